@@ -1,0 +1,37 @@
+# Every target sets up what it needs; nothing has to be done first.
+.PHONY: demo test lint bench rigs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   mirror real files from a folder and from a local S3 server"
+	@echo "make test   lint, then every test, against emulators that it installs"
+	@echo "make lint   ruff and mypy"
+	@echo "make bench  the speed and memory tables of docs/performance.md"
+
+PY := .venv/bin/python
+
+.venv/.ready: pyproject.toml scripts/venv.sh
+	@scripts/venv.sh
+
+rigs: .venv/.ready
+	@scripts/rigs.sh
+
+demo: .venv/.ready
+	@$(PY) examples/demo.py
+
+lint: .venv/.ready
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+test: lint rigs
+	@$(PY) -m pytest
+
+bench: .venv/.ready
+	@scripts/rclone.sh
+	@$(PY) benchmarks/mirror.py
+	@$(PY) benchmarks/gcs_listing.py
+	@$(PY) benchmarks/azure_listing.py
+
+clean:
+	rm -rf .venv .rigs .demo

@@ -1,0 +1,125 @@
+"""An S3 server that only lists, and is much cheaper than any client of it.
+
+Keys are date-partitioned, as data lakes have them. Every page of 1,000 is rendered once and sent from
+memory, so what a benchmark measures is the client.
+
+    python benchmarks/s3_stub.py --objects 1000000        # prints its URL when it is ready
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import bisect
+import hashlib
+from urllib.parse import quote, unquote_plus
+from xml.sax.saxutils import escape
+
+PAGE = 1000
+_HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+
+
+def make_keys(count: int) -> list[str]:
+    """`count` sorted keys, spread over the days of a year."""
+    per_day = -(-count // 365)
+    keys = []
+    for number in range(count):
+        day, part = divmod(number, per_day)
+        name = hashlib.blake2b(str(number).encode(), digest_size=6).hexdigest()
+        keys.append(f"raw/events/year=2025/month={day // 31 + 1:02}/day={day % 31 + 1:02}/part-{part:05}-{name}.parquet")
+    return sorted(keys)
+
+
+def entry(number: int, key: str, *, encoded: bool) -> str:
+    """One object as S3 renders it."""
+    etag = hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()
+    return (
+        f"<Contents><Key>{quote(key, safe='/-_.~') if encoded else escape(key)}</Key>"
+        f"<LastModified>2026-{number % 9 + 1:02}-1{number % 10}T0{number % 9}:30:{number % 60:02}.000Z</LastModified>"
+        f"<ETag>&quot;{etag}&quot;</ETag><ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm>"
+        f"<ChecksumType>FULL_OBJECT</ChecksumType><Size>{1000 + number * 37 % 100000}</Size>"
+        "<StorageClass>STANDARD</StorageClass></Contents>"
+    )
+
+
+class Pages:
+    """Pages of a bucket, rendered on first use."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self.keys = keys
+        self.requests = 0
+        self._rendered: dict[tuple[int, bool, bool], bytes] = {}
+
+    def response(self, query: dict[str, str]) -> bytes:
+        """The HTTP response to a ListObjects(V2) request."""
+        self.requests += 1
+        v2, encoded = query.get("list-type") == "2", query.get("encoding-type") == "url"
+        if "continuation-token" in query:
+            start = int(query["continuation-token"])
+        else:
+            start = bisect.bisect_right(self.keys, query.get("start-after") or query.get("marker") or "")
+        wanted = (start, encoded, v2)
+        if wanted not in self._rendered:
+            self._rendered[wanted] = self._render(*wanted)
+        return self._rendered[wanted]
+
+    def _render(self, start: int, encoded: bool, v2: bool) -> bytes:
+        keys = self.keys[start : start + PAGE]
+        more = start + PAGE < len(self.keys)
+        parts = [_HEAD, "<Name>bucket</Name><Prefix></Prefix>"]
+        if encoded:
+            parts.append("<EncodingType>url</EncodingType>")
+        if v2:
+            parts.append(f"<KeyCount>{len(keys)}</KeyCount>")
+        parts.append(f"<MaxKeys>{PAGE}</MaxKeys><IsTruncated>{str(more).lower()}</IsTruncated>")
+        if more and v2:
+            parts.append(f"<NextContinuationToken>{start + PAGE}</NextContinuationToken>")
+        parts += [entry(start + n, key, encoded=encoded) for n, key in enumerate(keys)]
+        body = ("".join(parts) + "</ListBucketResult>").encode()
+        return b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (_HEADERS, len(body), body)
+
+
+_HEADERS = b"Content-Type: application/xml\r\nx-amz-request-id: 0\r\nx-amz-bucket-region: us-east-1\r\n"
+
+
+class Server(asyncio.Protocol):
+    """HTTP/1.1 with keep-alive, for requests without a body."""
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while b"\r\n\r\n" in self._buffer:
+            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+            method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
+            query = dict(pair.partition("=")[::2] for pair in target.partition("?")[2].split("&"))
+            if method == "HEAD":
+                answer = b"HTTP/1.1 200 OK\r\n%sContent-Length: 0\r\n\r\n" % _HEADERS
+            else:
+                answer = self._pages.response({name: unquote_plus(value) for name, value in query.items()})
+            self._transport.write(answer)  # type: ignore[attr-defined]
+
+
+async def serve(objects: int, port: int) -> None:
+    """Serve until terminated."""
+    pages = Pages(make_keys(objects))
+    for start in range(0, objects, PAGE):  # now, not while somebody measures
+        for v2 in (True, False):
+            pages._rendered[(start, True, v2)] = pages._render(start, True, v2)
+    server = await asyncio.get_running_loop().create_server(lambda: Server(pages), "127.0.0.1", port)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, default=1_000_000)
+    parser.add_argument("--port", type=int, default=0)
+    arguments = parser.parse_args()
+    asyncio.run(serve(arguments.objects, arguments.port))

@@ -1,0 +1,196 @@
+"""One SQLite connection, shared by threads, with its errors translated in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from syncagent.catalog.sql.statements import migrations, queries
+from syncagent.errors import AccessDenied, ConfigError, SyncAgentError, Transient
+
+Parameters = Mapping[str, Any] | Sequence[Any]
+
+_PRAGMAS = """
+PRAGMA journal_mode=WAL;
+PRAGMA synchronous=NORMAL;
+PRAGMA cache_size=-32000;
+PRAGMA foreign_keys=ON;
+PRAGMA temp_store=MEMORY;
+"""
+
+
+class Connection:
+    """Runs named statements. WAL, one writer; readers in other processes are not held up."""
+
+    def __init__(self, path: Path, *, timeout: float, migrate: bool) -> None:
+        self.path = path
+        self.statements = 0
+        """Statements run, for benchmarks and tests."""
+        self._lock = threading.RLock()
+        self._queries = queries()
+        with self.translated():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                # Item names and labels are nobody else's business.
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+            self._db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare(migrate)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _prepare(self, migrate: bool) -> None:
+        version = self._version()
+        known = len(migrations())
+        if version > known:
+            raise ConfigError(
+                f"{self.path} was written by a newer syncagent (schema {version}, this one knows {known})",
+                resource=str(self.path),
+                hint="upgrade syncagent",
+            )
+        if version < known and not migrate:
+            raise ConfigError(
+                f"{self.path} has schema {version}, this syncagent needs {known}",
+                resource=str(self.path),
+                hint="run 'syncagent catalog migrate'",
+            )
+        if version == 0:
+            self._db.execute("PRAGMA page_size=8192")
+        if version < known:
+            self._db.executescript(_PRAGMAS)
+            self.migrate()
+        else:
+            with contextlib.suppress(sqlite3.OperationalError):
+                # A read-only catalog can still be read.
+                self._db.executescript(_PRAGMAS)
+
+    def _version(self) -> int:
+        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        return version
+
+    def migrate(self) -> int:
+        """Apply what is missing, one transaction each; returns how many were applied."""
+        applied = 0
+        for number, script in enumerate(migrations(), start=1):
+            with self.transaction():
+                if self._version() >= number:
+                    continue  # another process was faster
+                for statement in _split(script):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={number}")
+                applied += 1
+        return applied
+
+    @contextlib.contextmanager
+    def translated(self) -> Generator[None]:
+        """The one place where SQLite's errors become ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _translate(error, str(self.path)) from error
+        except PermissionError as error:
+            raise AccessDenied(f"not allowed to open {self.path}", resource=str(self.path)) from error
+        except OSError as error:
+            raise ConfigError(
+                f"cannot open {self.path}: {error.strerror}", resource=str(self.path)
+            ) from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Generator[None]:
+        """All or nothing, and no other writer meanwhile. Joins a transaction that is already open."""
+        with self._lock, self.translated():
+            if self._db.in_transaction:
+                yield
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def query(self, name: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+        """All rows of a named statement."""
+        return self.sql(self._queries[name], parameters)
+
+    def sql(self, statement: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+        """All rows of a statement made for a batch."""
+        with self._lock, self.translated():
+            self.statements += 1
+            return self._db.execute(statement, parameters).fetchall()
+
+    def change(self, name: str, parameters: Parameters = ()) -> int:
+        """Run a named statement; returns how many rows it wrote."""
+        return self.change_sql(self._queries[name], parameters)
+
+    def change_sql(self, statement: str, parameters: Parameters = ()) -> int:
+        """Run a statement made for a batch; returns how many rows it wrote."""
+        with self._lock, self.translated():
+            self.statements += 1
+            return self._db.execute(statement, parameters).rowcount
+
+    def insert(self, name: str, parameters: Parameters) -> int:
+        """Insert one row; returns its number."""
+        with self._lock, self.translated():
+            self.statements += 1
+            return self._db.execute(self._queries[name], parameters).lastrowid or 0
+
+    def change_many(self, name: str, parameters: Iterable[Parameters]) -> None:
+        """Run a named statement for each of `parameters`."""
+        with self._lock, self.translated():
+            self.statements += 1
+            self._db.executemany(self._queries[name], parameters)
+
+    def close(self) -> None:
+        """Close; twice is fine."""
+        with self._lock:
+            self._db.close()
+
+
+def _split(script: str) -> list[str]:
+    statements, current = [], ""
+    for line in script.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            statements.append(current)
+            current = ""
+    return statements
+
+
+def _translate(error: sqlite3.Error, path: str) -> SyncAgentError:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return Transient(
+            f"the catalog {path} is locked by another process",
+            resource=path,
+            hint="try again when it is done",
+        )
+    if name.startswith("SQLITE_FULL"):
+        return Transient(
+            f"the disk that holds the catalog {path} is full",
+            resource=path,
+            hint="make room and run it again",
+        )
+    if name.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
+        return AccessDenied(
+            f"the catalog {path} is read-only",
+            resource=path,
+            hint="check the file's and folder's permissions",
+        )
+    if name.startswith("SQLITE_CANTOPEN"):
+        return AccessDenied(f"cannot open the catalog {path}", resource=path, hint="check the folder")
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return ConfigError(
+            f"{path} is not a sound SQLite file", resource=path, hint="name another file, or restore a backup"
+        )
+    if name.startswith("SQLITE_IOERR"):
+        return Transient(f"the disk that holds {path} failed", resource=path, hint="check the disk")
+    return SyncAgentError(f"the catalog {path} failed: {name or type(error).__name__}", resource=path)

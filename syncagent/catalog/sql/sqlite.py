@@ -1,0 +1,739 @@
+"""The embedded catalog on SQLite."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import os
+import secrets
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from syncagent.catalog.base import Dataset, Item, Quarantined, Run
+from syncagent.catalog.sql.connection import Connection
+from syncagent.catalog.vault import Vault
+from syncagent.errors import AlreadyExists, ConfigError, Conflict, NotFound, Refused
+from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Scope
+
+_PAGE = 1000
+_INSERT = 1000  # rows a statement: one call into SQLite inserts them all, without Python's lock
+_LEASE_SECONDS = 60
+_RESUME_SECONDS = 24 * 3600
+_new = tuple.__new__
+
+
+class SqliteCatalog:
+    """`Store` in one SQLite file. One object may be used from many threads, one file by many processes."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        secret_key: str | None = None,
+        secret_key_file: Path | None = None,
+        timeout: float = 30.0,
+        migrate: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.db = Connection(path, timeout=timeout, migrate=migrate)
+        self._vault = Vault(secret_key, secret_key_file or path.with_name(path.name + ".key"))
+        self._clock = clock
+        self._sources: dict[str, tuple[int, int]] = {}
+        self._stamp = self._read_stamp()
+
+    def __enter__(self) -> SqliteCatalog:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<SqliteCatalog {self.db.path}>"
+
+    def close(self) -> None:
+        """See `Catalog.close`."""
+        self.db.close()
+
+    # -- what the reconciler needs ---------------------------------------------------------------
+
+    def get(self, dataset: str, key: str) -> Row | None:
+        """See `Catalog.get`."""
+        rows = self.db.query("get", {**self._source(dataset), "key": key})
+        return Row._make(rows[0]) if rows else None
+
+    def scan(
+        self, dataset: str, *, after: str | None = None, until: str | None = None, limit: int | None = None
+    ) -> Iterator[Row]:
+        """See `Catalog.scan`."""
+        source = self._source(dataset)
+        left = limit
+        while left is None or left > 0:
+            page = _PAGE * 2 if left is None else left
+            # Every key sorts after the empty one, which no object can have.
+            bounds = {**source, "after": after or "", "until": until, "limit": page}
+            rows = self.db.query("scan" if until is None else "scan_until", bounds)
+            yield from [_new(Row, row) for row in rows]
+            if len(rows) < page:
+                return
+            after = rows[-1][0]
+            left = None if left is None else left - len(rows)
+
+    def insert_new(self, dataset: str, found: Sequence[ObjectInfo], *, run: int = 0) -> list[str]:
+        """See `Catalog.insert_new`. One transaction."""
+        source = self._source(dataset)
+        now = self._now()
+        known: list[str] = []
+        with self.db.transaction():
+            for start in range(0, len(found), _INSERT):
+                batch = found[start : start + _INSERT]
+                statement = _insert_statement(len(batch), source["dataset"], source["driver"], run, now)
+                written = self.db.change_sql(statement, list(chain.from_iterable(batch)))
+                if written != len(batch):
+                    known += self._already_known(source, batch, run)
+        return known
+
+    def _already_known(self, source: dict[str, int], batch: Sequence[ObjectInfo], run: int) -> list[str]:
+        """Keys of a batch that had a row before: those whose row is not exactly what was just inserted."""
+        bounds = {**source, "after": "", "until": batch[-1].key, "limit": -1}
+        after = batch[0].key
+        rows = {
+            row[0]: row
+            for row in self.db.sql(
+                "SELECT key, fingerprint, rev, run FROM item WHERE dataset = :dataset AND driver = :driver"
+                " AND key >= :after AND key <= :until",
+                {**bounds, "after": after},
+            )
+        }
+        return [o.key for o in batch if rows[o.key][1:] != (o.fingerprint, 1, run)]
+
+    def settle(self, dataset: str, key: str, found: ObjectInfo | None, *, expect_rev: int) -> Row:
+        """See `Catalog.settle`."""
+        source = self._source(dataset)
+        now = self._now()
+        facts = _facts(found)
+        with self.db.transaction():
+            if expect_rev == 0:
+                written = self.db.change(
+                    "insert_settled",
+                    {
+                        **source,
+                        **facts,
+                        "key": key,
+                        "created_at": now if found else None,
+                        "removed_at": None if found else now,
+                    },
+                )
+            else:
+                name = "settle_found" if found else "settle_gone"
+                given = {**source, **facts, "key": key, "rev": expect_rev, "now": now}
+                written = self.db.change(name, given)
+            if not written:
+                raise Conflict(f"{key!r} was settled by somebody else meanwhile", resource=key)
+            row = self.get(dataset, key)
+        assert row is not None  # noqa: S101  # written in this transaction
+        return row
+
+    # -- integrations, drivers, datasets ---------------------------------------------------------
+
+    def create_integration(self, integration: Integration) -> Integration:
+        """Store credentials, sealed."""
+        made = replace(integration, id=str(uuid.uuid4()))
+        self._unique(
+            "integration",
+            made.name,
+            "INSERT INTO integration (id, name, type, sealed, created_at) VALUES (?, ?, ?, ?, ?)",
+            (made.id, made.name, made.type, self._vault.seal(made.options), self._now()),
+        )
+        return made
+
+    def integration(self, name: str) -> Integration:
+        """An integration with its options, by name."""
+        for n_id, n_name, kind, sealed in self.db.sql(
+            "SELECT id, name, type, sealed FROM integration WHERE name = ?", (name,)
+        ):
+            return Integration(n_name, kind, self._vault.open(sealed, n_name), n_id)
+        raise _unknown("integration", name, [i.name for i in self.integrations()])
+
+    def integrations(self) -> list[Integration]:
+        """All integrations, without their options."""
+        rows = self.db.sql("SELECT id, name, type FROM integration ORDER BY name")
+        return [Integration(name, kind, {}, n_id) for n_id, name, kind in rows]
+
+    def remove_integration(self, name: str) -> None:
+        """Forget credentials that no driver uses."""
+        users = self.db.sql(
+            "SELECT d.name FROM driver d JOIN integration i ON i.n = d.integration WHERE i.name = ?", (name,)
+        )
+        _refuse_used("integration", name, "driver", users)
+        if not self.db.change_sql("DELETE FROM integration WHERE name = ?", (name,)):
+            raise _unknown("integration", name, [i.name for i in self.integrations()])
+
+    def create_driver(self, spec: DriverSpec) -> DriverSpec:
+        """Store a driver under `spec.name`."""
+        made = replace(spec, id=str(uuid.uuid4()))
+        integration = None
+        if made.integration is not None:
+            rows = self.db.sql("SELECT n FROM integration WHERE name = ?", (made.integration,))
+            if not rows:
+                raise _unknown("integration", made.integration, [i.name for i in self.integrations()])
+            integration = rows[0][0]
+        self._unique(
+            "driver",
+            made.name,
+            "INSERT INTO driver (id, name, type, integration, bucket, path, scope, region, endpoint, storage_class,"
+            " allow_external_delete, options, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                made.id, made.name, made.type, integration, made.bucket, made.path, made.scope.value, made.region,
+                made.endpoint, made.storage_class, made.allow_external_delete,
+                json.dumps(dict(made.options), sort_keys=True), self._now(),
+            ),
+        )  # fmt: skip
+        return made
+
+    def driver(self, name: str) -> DriverSpec:
+        """A driver by name."""
+        for spec in self.drivers():
+            if spec.name == name:
+                return spec
+        raise _unknown("driver", name, [spec.name for spec in self.drivers()])
+
+    def drivers(self) -> list[DriverSpec]:
+        """All drivers."""
+        return [_spec(row) for row in self.db.sql(_DRIVER + " ORDER BY d.name")]
+
+    def remove_driver(self, name: str) -> None:
+        """Forget a driver that no dataset uses."""
+        users = self.db.sql(
+            "SELECT s.name FROM dataset s JOIN driver d ON d.n = s.driver WHERE d.name = ?", (name,)
+        )
+        _refuse_used("driver", name, "dataset", users)
+        if not self.db.change_sql("DELETE FROM driver WHERE name = ?", (name,)):
+            raise _unknown("driver", name, [spec.name for spec in self.drivers()])
+
+    def create_dataset(self, name: str, driver: str) -> Dataset:
+        """Make an empty dataset over a driver."""
+        rows = self.db.sql("SELECT n FROM driver WHERE name = ?", (driver,))
+        if not rows:
+            raise _unknown("driver", driver, [spec.name for spec in self.drivers()])
+        self._unique(
+            "dataset",
+            name,
+            "INSERT INTO dataset (id, name, driver, created_at) VALUES (?, ?, ?, ?)",
+            (secrets.token_hex(12), name, rows[0][0], self._now()),
+        )
+        return self.dataset(name)
+
+    def ensure_dataset(self, name: str, spec: DriverSpec) -> Dataset:
+        """The dataset of this name over this source, made on first use.
+
+        :raises ConfigError: the name mirrors another source.
+        """
+        if not name:
+            raise ConfigError("a dataset needs a name", hint="pass --dataset NAME")
+        with self.db.transaction():
+            for dataset in self.datasets():
+                if dataset.name != name:
+                    continue
+                if _same_source(dataset.driver, spec):
+                    return dataset
+                raise ConfigError(
+                    f"dataset {name!r} mirrors another source",
+                    resource=name,
+                    hint="give the new one a name with --dataset",
+                )
+            drivers = {driver.name: driver for driver in self.drivers()}
+            driver = spec.name or name
+            if driver not in drivers:
+                self.create_driver(replace(spec, name=driver))
+            elif not _same_source(drivers[driver], spec):
+                raise AlreadyExists(f"driver {driver!r} is another source", resource=driver)
+            return self.create_dataset(name, driver)
+
+    def dataset(self, name: str) -> Dataset:
+        """A dataset by name (or id)."""
+        for dataset in self.datasets():
+            if name in (dataset.name, dataset.id):
+                return dataset
+        raise _unknown("dataset", name, [dataset.name for dataset in self.datasets()])
+
+    def datasets(self) -> list[Dataset]:
+        """All datasets."""
+        rows = self.db.sql(
+            _DRIVER.replace("SELECT ", "SELECT s.id, s.name, s.created_at, ")
+            + " JOIN dataset s ON s.driver = d.n ORDER BY s.name"
+        )
+        return [Dataset(n_id, name, _spec(rest), _iso(created)) for n_id, name, created, *rest in rows]
+
+    def remove_dataset(self, name: str) -> None:
+        """Forget a dataset with its items, annotations and runs. The bucket is not touched."""
+        dataset = self.dataset(name)
+        number = self._source(dataset.id)["dataset"]
+        with self.db.transaction():
+            if self.db.sql("SELECT 1 FROM run WHERE dataset = ? AND state = 'running'", (number,)):
+                self._free_lease(number, dataset.name)
+            of_items = "WHERE item IN (SELECT n FROM item WHERE dataset = ?)"
+            self.db.change_sql(f"DELETE FROM annotation {of_items}", (number,))  # noqa: S608
+            self.db.change_sql(f"DELETE FROM item_metadata {of_items}", (number,))  # noqa: S608
+            self.db.change_sql(
+                "DELETE FROM run_missing WHERE run IN (SELECT n FROM run WHERE dataset = ?)", (number,)
+            )
+            for table in ("item", "run", "quarantine"):
+                self.db.change_sql(f"DELETE FROM {table} WHERE dataset = ?", (number,))  # noqa: S608
+            self.db.change_sql("DELETE FROM dataset WHERE n = ?", (number,))
+        self._sources.pop(dataset.id, None)
+
+    def _unique(self, kind: str, name: str, statement: str, values: Sequence[Any]) -> None:
+        if not name:
+            raise ConfigError(f"a {kind} needs a name")
+        with self.db.transaction():
+            if self.db.sql(f"SELECT 1 FROM {kind} WHERE name = ?", (name,)):  # noqa: S608
+                raise AlreadyExists(f"there is a {kind} {name!r} already", resource=name)
+            self.db.change_sql(statement, values)
+
+    # -- items, metadata, annotations ------------------------------------------------------------
+
+    def count(self, dataset: str) -> int:
+        """How many live items."""
+        count: int = self.db.query("count", self._source(dataset))[0][0]
+        return count
+
+    def items(
+        self,
+        dataset: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int | None = None,
+        trashed: bool = False,
+    ) -> Iterator[Item]:
+        """Full items in key order; `trashed` lists the trash instead."""
+        source = self._source(dataset)
+        given = {**source, "trashed": int(trashed)}
+        # The key just before the prefix: a page may then begin inside the range, without a second statement.
+        after = max(
+            after or "", prefix[:-1] + chr(ord(prefix[-1]) - 1) if prefix and ord(prefix[-1]) > 1 else ""
+        )
+        left = limit
+        while left is None or left > 0:
+            page = min(_PAGE, left or _PAGE)
+            rows = self.db.query("items", {**given, "after": after, "limit": page})
+            for row in rows:
+                if prefix and not row[1].startswith(prefix):
+                    if row[1] > prefix:
+                        return
+                    continue
+                yield self._item(dataset, row)
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
+            if len(rows) < page:
+                return
+            after = rows[-1][1]
+
+    def item(self, dataset: str, key: str) -> Item:
+        """One item, also from the trash.
+
+        :raises NotFound: there never was one.
+        """
+        for row in self.db.query("item", {**self._source(dataset), "key": key}):
+            return self._item(dataset, row)
+        raise NotFound(f"no item {key!r} in the dataset", resource=key)
+
+    def _item(self, dataset: str, row: Sequence[Any]) -> Item:
+        (number, key, size, content_type, etag, version, content_id, storage_class, modified, created, removed,
+         rev, content_rev, user, annotations, annotated) = row  # fmt: skip
+        return Item(
+            id=f"{self._stamp}{number:016x}",
+            dataset=dataset,
+            key=key,
+            size=size,
+            mimetype=content_type or mimetypes.guess_type(key)[0] or "application/octet-stream",
+            etag=etag,
+            version=version,
+            content_id=content_id,
+            storage_class=storage_class,
+            modified=modified,
+            created_at=_iso(created),
+            removed_at=_iso(removed) if removed is not None else None,
+            rev=rev,
+            annotations=annotations,
+            changed_since_annotated=bool(annotated and content_rev > annotated),
+            user=json.loads(user) if user else {},
+        )
+
+    def set_user_metadata(self, dataset: str, key: str, user: Mapping[str, Any]) -> None:
+        """Replace `metadata.user` of an item."""
+        with self.db.transaction():
+            item = self._number(dataset, key)
+            self.db.change("set_metadata", {"item": item, "user": json.dumps(dict(user))})
+
+    def annotate(self, dataset: str, key: str, annotation: Mapping[str, Any]) -> int:
+        """Add an annotation (any JSON object); returns its number."""
+        with self.db.transaction():
+            item = self._number(dataset, key)
+            return self.db.insert(
+                "annotate", {"item": item, "data": json.dumps(dict(annotation)), "now": self._now()}
+            )
+
+    def annotations(self, dataset: str, key: str) -> list[dict[str, Any]]:
+        """Annotations of an item, oldest first, also of one in the trash."""
+        rows = self.db.query("annotations", {"item": self._number(dataset, key)})
+        return [{"id": number, **json.loads(data)} for number, data in rows]
+
+    def move(self, dataset: str, old: Row, new: Row, found: ObjectInfo) -> Row:
+        """Give the new key the old key's item, with its id, annotations and metadata; leave a tombstone.
+
+        :raises Conflict: one of the rows changed, or somebody already worked on the new item.
+        """
+        source = self._source(dataset)
+        now = self._now()
+        with self.db.transaction():
+            dropped = self.db.change("move_drop_new", {"new": new.item, "new_rev": new.rev})
+            # Above both: whoever still holds a revision of either row must read again.
+            rev = max(old.rev, new.rev) + 1
+            given = {**_facts(found), "key": new.key, "rev": rev, "old": old.item, "old_rev": old.rev}
+            if not dropped or not self.db.change("move_keep_old", given):
+                raise Conflict(f"{new.key!r} or {old.key!r} changed meanwhile", resource=new.key)
+            self.db.change("move_tombstone", {**source, "key": old.key, "rev": rev, "now": now})
+            row = self.get(dataset, new.key)
+        assert row is not None  # noqa: S101  # written in this transaction
+        return row
+
+    def _number(self, dataset: str, key: str) -> int:
+        rows = self.db.query("item", {**self._source(dataset), "key": key})
+        if not rows:
+            raise NotFound(f"no item {key!r} in the dataset", resource=key)
+        number: int = rows[0][0]
+        return number
+
+    # -- runs ------------------------------------------------------------------------------------
+
+    def begin_run(self, dataset: str, *, resume: bool = True) -> Run:
+        """Take the dataset for a sweep, going on where an interrupted one stopped.
+
+        :raises Conflict: another process is sweeping it, and who that is.
+        """
+        number = self._source(dataset)["dataset"]
+        now = self._now()
+        with self.db.transaction():
+            self._free_lease(number, self.dataset(dataset).name)
+            cursor, origin, started, report, former = None, 0, now, Report(), None
+            for n, first, state, _, _, at, begun, counts in self.db.query("last_run", {"dataset": number}):
+                if not resume or at is None or state not in ("interrupted", "failed"):
+                    continue
+                if now - begun > _RESUME_SECONDS:
+                    continue
+                cursor, origin, started, report, former = at, first, begun, Report(**json.loads(counts)), n
+            report.resumed_after = cursor
+            run = self.db.insert(
+                "begin_run",
+                {
+                    "dataset": number, "origin": origin, "holder": _holder(), "now": now, "started_at": started,
+                    "cursor": cursor, "report": json.dumps(asdict(report)),
+                },
+            )  # fmt: skip
+            self.db.change("set_origin", {"run": run})
+            if former is not None:
+                self.db.change("adopt_missing", {"run": run, "former": former})
+                self.db.change_sql("UPDATE run SET state = 'resumed' WHERE n = ?", (former,))
+            return self._runs("WHERE r.n = ?", (run,))[0]
+
+    def _free_lease(self, dataset: int, name: str) -> None:
+        """End a running sweep whose holder is gone; refuse while it lives."""
+        for n, _, state, holder, heartbeat, *_ in self.db.query("last_run", {"dataset": dataset}):
+            if state != "running":
+                continue
+            alive = _alive(holder)
+            if alive or (alive is None and self._now() - heartbeat < _LEASE_SECONDS):
+                raise Conflict(
+                    f"dataset {name!r} is being swept by {_holder_name(holder)} (run {n})",
+                    resource=name,
+                    hint="wait for it to end",
+                )
+            self.db.change_sql(
+                "UPDATE run SET state = 'interrupted', ended_at = heartbeat, error = 'the process ended' WHERE n = ?",
+                (n,),
+            )
+
+    def advance(self, run: int, cursor: str | None, missing: Sequence[str], report: Report) -> None:
+        """Record progress: everything up to `cursor` is worked off.
+
+        :raises Conflict: another process has taken the sweep over.
+        """
+        given = {"run": run, "cursor": cursor, "now": self._now(), "report": json.dumps(asdict(report))}
+        with self.db.transaction():
+            if not self.db.change("advance", given):
+                raise Conflict(f"run {run} was taken over by another process", resource=str(run))
+            if missing:
+                self.db.change_many("note_missing", [(run, key) for key in missing])
+
+    def heartbeat(self, run: int) -> None:
+        """Say that the run is alive."""
+        self.db.change("heartbeat", {"run": run, "now": self._now()})
+
+    def missing(self, run: int, *, after: str | None = None, limit: int = 1000) -> list[str]:
+        """A page of keys noted as missing, in byte order."""
+        return [
+            key for (key,) in self.db.query("missing", {"run": run, "after": after or "", "limit": limit})
+        ]
+
+    def moves(self, run: int) -> list[tuple[str, str]]:
+        """Unambiguous pairs (old key, new key) of the run: same size, same content hash."""
+        ((dataset, origin, driver),) = self.db.sql(
+            "SELECT r.dataset, r.origin, d.driver FROM run r JOIN dataset d ON d.n = r.dataset WHERE r.n = ?",
+            (run,),
+        )
+        given = {"dataset": dataset, "driver": driver, "run": run, "origin": origin}
+        return [(old, new) for old, new in self.db.query("moves", given)]
+
+    def finish_run(self, run: int, state: str, report: Report, error: str | None = None) -> None:
+        """End a run. The listing's progress stays for the next one, unless it is done."""
+        given = {
+            "run": run,
+            "state": state,
+            "now": self._now(),
+            "report": json.dumps(asdict(report)),
+            "error": error,
+        }
+        with self.db.transaction():
+            self.db.change("end_run", given)
+            if state in ("done", "refused"):
+                self.db.change("drop_missing", {"run": run})
+
+    def runs(self, dataset: str | None = None, *, limit: int = 20) -> list[Run]:
+        """Runs, newest first."""
+        number = self._source(dataset)["dataset"] if dataset else None
+        return self._runs("WHERE ?1 IS NULL OR r.dataset = ?1 ORDER BY r.n DESC LIMIT ?2", (number, limit))
+
+    def _runs(self, where: str, values: Sequence[Any]) -> list[Run]:
+        rows = self.db.sql(
+            "SELECT r.n, d.name, r.state, r.holder, r.started_at, r.ended_at, r.cursor, r.report, r.error, r.origin"  # noqa: S608
+            f" FROM run r JOIN dataset d ON d.n = r.dataset {where}",
+            values,
+        )
+        return [
+            Run(
+                number=n, dataset=name, state=state, holder=_holder_name(holder), started_at=_iso(started),
+                ended_at=_iso(ended) if ended else None, cursor=cursor, report=Report(**json.loads(report)),
+                error=error, origin=origin,
+            )
+            for n, name, state, holder, started, ended, cursor, report, error, origin in rows
+        ]  # fmt: skip
+
+    # -- quarantine and trash --------------------------------------------------------------------
+
+    def quarantine(self, dataset: str, key: str, error: Exception) -> None:
+        """Remember a key that could not be settled, and why."""
+        given = {
+            "dataset": self._source(dataset)["dataset"], "key": key, "reason": str(error),
+            "error": type(error).__name__, "now": self._now(),
+        }  # fmt: skip
+        self.db.change("quarantine", given)
+
+    def quarantined(self, dataset: str | None = None) -> list[Quarantined]:
+        """Keys that could not be settled."""
+        number = self._source(dataset)["dataset"] if dataset else None
+        rows = self.db.query("quarantined", {"dataset": number})
+        return [
+            Quarantined(name, key, reason, error, attempts, _iso(first), _iso(last))
+            for name, key, reason, error, attempts, first, last in rows
+        ]
+
+    def release(self, dataset: str, keys: Sequence[str] | None = None) -> int:
+        """Take keys (None: all) out of the quarantine; returns how many."""
+        number = self._source(dataset)["dataset"]
+        if keys is None:
+            return self.db.change("release_all", {"dataset": number})
+        with self.db.transaction():
+            return sum(self.db.change("release", {"dataset": number, "key": key}) for key in keys)
+
+    def empty_trash(self, dataset: str, keys: Sequence[str] | None = None) -> int:
+        """Forget trashed items (None: all) with annotations and metadata, for good; returns how many."""
+        source = self._source(dataset)
+        if keys is None:
+            where, values = "", {}
+        else:
+            where, values = (
+                " AND key IN (SELECT value FROM json_each(:keys))",
+                {"keys": json.dumps(list(keys))},
+            )
+        with self.db.transaction():
+            rows = self.db.sql(
+                "SELECT n FROM item WHERE dataset = :dataset AND driver = :driver AND removed_at IS NOT NULL"  # noqa: S608
+                f" AND created_at IS NOT NULL{where}",
+                {**source, **values},
+            )
+            self._forget([n for (n,) in rows])
+        return len(rows)
+
+    def _forget(self, items: Sequence[int]) -> None:
+        given = [{"item": item} for item in items]
+        for name in ("forget_annotations", "forget_metadata", "forget_item"):
+            self.db.change_many(name, given)
+
+    # -- upkeep ----------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Sizes and counts."""
+        (pages,), (page_size,), (free,) = (
+            self.db.sql(f"PRAGMA {name}")[0] for name in ("page_count", "page_size", "freelist_count")
+        )
+        items, trash, tombstones = self.db.sql(
+            "SELECT count(*) FILTER (WHERE removed_at IS NULL),"
+            " count(*) FILTER (WHERE removed_at IS NOT NULL AND created_at IS NOT NULL),"
+            " count(*) FILTER (WHERE created_at IS NULL) FROM item"
+        )[0]
+        ((annotations,),) = self.db.sql("SELECT count(*) FROM annotation")
+        return {
+            "catalog": str(self.db.path),
+            "schema": self.db.sql("PRAGMA user_version")[0][0],
+            "bytes": pages * page_size,
+            "free_bytes": free * page_size,
+            "datasets": len(self.datasets()),
+            "items": items,
+            "trash": trash,
+            "tombstones": tombstones,
+            "annotations": annotations,
+            "quarantined": len(self.quarantined()),
+        }
+
+    def vacuum(self, *, trash_days: float = 30, tombstone_days: float = 15) -> dict[str, int]:
+        """Forget trash and tombstones past their time, and give the space back to the disk."""
+        now = self._now()
+        forgotten = 0
+        while True:
+            with self.db.transaction():
+                rows = self.db.query("trashed_before", {"time": now - trash_days * 86400})
+                self._forget([n for (n,) in rows])
+            if not rows:
+                break
+            forgotten += len(rows)
+        tombstones = self.db.change("vacuum_tombstones", {"time": now - tombstone_days * 86400})
+        before = self.stats()["bytes"]
+        self.db.sql("VACUUM")
+        self.db.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        return {"trash": forgotten, "tombstones": tombstones, "bytes": before - self.stats()["bytes"]}
+
+    # -- small things ----------------------------------------------------------------------------
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+    def _source(self, dataset: str) -> dict[str, int]:
+        """The numbers that stand for a dataset and its driver in every row."""
+        if dataset not in self._sources:
+            rows = self.db.sql("SELECT n, driver FROM dataset WHERE id = ?", (dataset,))
+            if not rows:
+                raise NotFound(f"no dataset {dataset!r}", resource=dataset)
+            self._sources[dataset] = rows[0][0], rows[0][1]
+        number, driver = self._sources[dataset]
+        return {"dataset": number, "driver": driver}
+
+    def _read_stamp(self) -> str:
+        """Eight digits that make item ids differ from another catalog's."""
+        rows = self.db.sql("SELECT value FROM setting WHERE name = 'stamp'")
+        if rows:
+            stamp: str = rows[0][0]
+            return stamp
+        self.db.change_sql(
+            "INSERT INTO setting (name, value) VALUES ('stamp', ?) ON CONFLICT DO NOTHING",
+            (secrets.token_hex(4),),
+        )
+        return self._read_stamp()
+
+
+_DRIVER = (
+    "SELECT d.id, d.name, d.type, i.name, d.bucket, d.path, d.scope, d.region, d.endpoint, d.storage_class,"
+    " d.allow_external_delete, d.options FROM driver d LEFT JOIN integration i ON i.n = d.integration"
+)
+
+
+def _spec(row: Sequence[Any]) -> DriverSpec:
+    n_id, name, kind, integration, bucket, path, scope, region, endpoint, storage_class, allow, options = row
+    return DriverSpec(
+        type=kind, bucket=bucket, path=path, scope=Scope(scope), region=region, endpoint=endpoint,
+        storage_class=storage_class, allow_external_delete=bool(allow), options=json.loads(options),
+        name=name, id=n_id, integration=integration,
+    )  # fmt: skip
+
+
+def _same_source(one: DriverSpec, other: DriverSpec) -> bool:
+    """The same objects, whatever the credentials and the policy."""
+    return (one.type, one.bucket, one.path, one.scope, one.endpoint) == (
+        other.type, other.bucket, other.path, other.scope, other.endpoint,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _insert_statement(rows: int, dataset: int, driver: int, run: int, now: int) -> str:
+    # Numbers of ours, written out: fewer parameters a row, so more rows fit SQLite's limit.
+    one = f"({int(dataset)},{int(driver)},1,{int(run)},{int(now)},{','.join('?' * len(ObjectInfo._fields))})"
+    return (
+        f"INSERT INTO item (dataset, driver, rev, run, created_at, {', '.join(ObjectInfo._fields)})"  # noqa: S608
+        f" VALUES {','.join([one] * rows)} ON CONFLICT DO NOTHING"
+    )
+
+
+def _facts(found: ObjectInfo | None) -> dict[str, Any]:
+    facts = found._asdict() if found else dict.fromkeys(ObjectInfo._fields)
+    del facts["key"]
+    return facts
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _unknown(kind: str, name: str, known: Sequence[str]) -> NotFound:
+    hint = f"there are {', '.join(known[:10])}" if known else f"there is no {kind} yet"
+    return NotFound(f"no {kind} {name!r}", resource=name, hint=hint)
+
+
+def _refuse_used(kind: str, name: str, user: str, users: Sequence[Sequence[str]]) -> None:
+    if users:
+        raise Refused(
+            f"{kind} {name!r} is used by {user} {users[0][0]!r}",
+            resource=name,
+            hint=f"remove the {user} first",
+        )
+
+
+def _holder() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def _holder_name(holder: str) -> str:
+    host, _, rest = holder.partition(":")
+    return f"{host}:{rest.partition(':')[0]}"
+
+
+def _alive(holder: str) -> bool | None:
+    """Whether the process that holds a run lives; None if it is on another host."""
+    host, _, rest = holder.partition(":")
+    pid, _, started = rest.partition(":")
+    if host != socket.gethostname() or not pid.isdigit():
+        return None
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it lives, and is somebody else's
+    # A process number is used again after a while; the start time tells the two apart.
+    return _started(int(pid)) == started
+
+
+def _started(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]

@@ -1,0 +1,237 @@
+"""`Bucket`: a driver scoped to a path. What everything outside `drivers/` holds."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import queue
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from syncagent.drivers.base import Capabilities, Driver
+from syncagent.errors import InvalidInput, NotFound, Refused, SyncAgentError
+from syncagent.model import DriverSpec, ObjectInfo, Scope
+
+MAX_KEY_BYTES = 1024
+_SPOOL_PAGE = 1000
+_new = tuple.__new__
+
+
+class Bucket:
+    """Objects below a driver's path, by key relative to it.
+
+    Adds to a driver what must be the same everywhere: exact path scope, folder markers left out,
+    byte order guaranteed, bounds cut on the client, one page fetched ahead, the delete policy.
+    """
+
+    def __init__(self, driver: Driver, spec: DriverSpec, *, url: str) -> None:
+        self.driver = driver
+        self.spec = spec
+        self.url = url
+        self.ignored = 0
+        """Folder markers passed over by `list`, since this object was made."""
+        if spec.scope is Scope.FOLDER:
+            self._prefix = self._base = f"{spec.path}/" if spec.path else ""
+        else:
+            # Names keep the last part of a plain prefix: raw/train_ selects raw/train_1.jpg as train_1.jpg.
+            self._prefix = spec.path
+            self._base = spec.path[: spec.path.rfind("/") + 1]
+
+    def __repr__(self) -> str:
+        return f"<Bucket {self.url}>"
+
+    def __enter__(self) -> Bucket:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def caps(self) -> Capabilities:
+        """The driver's capabilities."""
+        return self.driver.caps
+
+    def full_key(self, key: str) -> str:
+        """The key inside the bucket.
+
+        :raises InvalidInput: no store could hold such a key below this path.
+        """
+        full = self._base + key
+        if not key or "\0" in key:
+            raise InvalidInput(f"{key!r} is not an object key", resource=key)
+        try:
+            size = len(full.encode())
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{key!r} is not valid Unicode", resource=ascii(key)) from None
+        if size > MAX_KEY_BYTES:
+            raise InvalidInput(f"key of {size} bytes, at most {MAX_KEY_BYTES}", resource=key[:80])
+        if not full.startswith(self._prefix):
+            raise InvalidInput(f"{key!r} is outside {self.url}", resource=key)
+        return full
+
+    def relative(self, full_key: str) -> str | None:
+        """The key relative to the path, or None for an object outside it."""
+        if not full_key.startswith(self._prefix) or full_key == self._base:
+            return None
+        return full_key[len(self._base) :]
+
+    def list(self, *, after: str | None = None, until: str | None = None) -> Iterator[list[ObjectInfo]]:
+        """Pages of objects in strictly ascending UTF-8 byte order, without folder markers.
+
+        :param after: exclusive lower bound; :param until: inclusive upper bound.
+        :raises SyncAgentError: the listing broke; it never just ends early.
+        """
+        last = after
+        with contextlib.closing(self._driver_pages(after, until)) as pages:
+            for page in pages:
+                kept = self._scope(page)
+                # A server-side bound is a hint: some servers include the lower one, some ignore the upper.
+                if kept and last is not None and last == after and kept[0][0] <= last:
+                    kept = [o for o in kept if o[0] > last]
+                past = until is not None and bool(kept) and kept[-1][0] > until
+                if past:
+                    kept = [o for o in kept if until is not None and o[0] <= until]
+                if kept:
+                    keys = [o[0] for o in kept]
+                    if (last is not None and keys[0] <= last) or any(map(operator.ge, keys, keys[1:])):
+                        self._out_of_order(keys, last)
+                    last = keys[-1]
+                    yield kept
+                if past:
+                    return
+
+    def _out_of_order(self, keys: list[str], last: str | None) -> None:
+        before, key = next((a, b) for a, b in zip([last or "", *keys], keys, strict=False) if a >= b)
+        raise SyncAgentError(
+            f"{self.url} listed {key!r} after {before!r}, which is not byte order",
+            resource=self.url,
+            hint="open it with ?sorted=no, so that syncagent sorts on disk",
+        )
+
+    def _driver_pages(self, after: str | None, until: str | None) -> Generator[list[ObjectInfo], None, None]:
+        full_after = self._base + after if after is not None else None
+        full_until = self._base + until if until is not None else None
+        if self.caps.sorted_listing and self.spec.options.get("sorted", "yes") != "no":
+            return _ahead(self.driver.list(self._prefix, after=full_after, until=full_until))
+        return _sorted_on_disk(self.driver.list(self._prefix), full_after, full_until)
+
+    def _scope(self, page: list[ObjectInfo]) -> list[ObjectInfo]:
+        # One comprehension a page: this runs for every object of every listing.
+        cut = len(self._base)
+        kept = [o for o in page if o[0][-1:] != "/" or o[2]]
+        if cut:
+            kept = [_new(ObjectInfo, (o[0][cut:], *o[1:])) for o in kept if len(o[0]) > cut]
+        self.ignored += len(page) - len(kept)
+        return kept
+
+    def stat(self, key: str) -> ObjectInfo:
+        """The object as it is now. A folder marker is not an object here.
+
+        :raises NotFound: there is none.
+        """
+        found = self.driver.stat(self.full_key(key))
+        if not found.size and key.endswith("/"):
+            raise NotFound(f"{key!r} is a folder marker", resource=key)
+        return found._replace(key=key)
+
+    def open(
+        self, key: str, *, offset: int = 0, length: int | None = None
+    ) -> AbstractContextManager[BinaryIO]:
+        """Stream a byte range; see `Driver.open`."""
+        return self.driver.open(self.full_key(key), offset=offset, length=length)
+
+    def read_bytes(self, key: str, *, limit: int) -> bytes:
+        """The first `limit` bytes of an object."""
+        with self.open(key, length=limit) as stream:
+            return stream.read()
+
+    def put(
+        self, key: str, body: BinaryIO, *, content_type: str | None = None, if_absent: bool = False
+    ) -> ObjectInfo:
+        """Store an object; see `Driver.put`."""
+        stored = self.driver.put(self.full_key(key), body, content_type=content_type, if_absent=if_absent)
+        return stored._replace(key=key)
+
+    def delete(self, key: str) -> None:
+        """Delete an object, where the driver's record allows it.
+
+        :raises Refused: `allow_external_delete` is off.
+        """
+        if not self.spec.allow_external_delete:
+            raise Refused(
+                f"{self.url} does not allow deletes",
+                resource=key,
+                hint="open it with ?allow_delete=yes if you mean it",
+            )
+        self.driver.delete(self.full_key(key))
+
+    def sign(self, key: str, *, expires: timedelta, method: Literal["GET", "PUT"] = "GET") -> str:
+        """A short-lived URL for one object; see `Driver.sign`."""
+        return self.driver.sign(self.full_key(key), expires=expires, method=method)
+
+    def close(self) -> None:
+        """Release the driver's connections."""
+        self.driver.close()
+
+
+def _ahead(pages: Iterator[list[ObjectInfo]]) -> Generator[list[ObjectInfo], None, None]:
+    """Fetch one page ahead in a thread, so that the network and the catalog work side by side."""
+    handed: queue.Queue[list[ObjectInfo] | BaseException | None] = queue.Queue(maxsize=1)
+    stopped = threading.Event()
+
+    def offer(what: list[ObjectInfo] | BaseException | None) -> bool:
+        while not stopped.is_set():
+            try:
+                handed.put(what, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def fetch() -> None:
+        try:
+            for page in pages:
+                if not offer(page):
+                    return
+            offer(None)
+        except BaseException as error:  # handed over: raised where the listing is read
+            offer(error)
+
+    thread = threading.Thread(target=fetch, name="syncagent-list", daemon=True)
+    thread.start()
+    try:
+        while (got := handed.get()) is not None:
+            if isinstance(got, BaseException):
+                raise got
+            yield got
+    finally:
+        stopped.set()
+        thread.join(timeout=60)
+
+
+def _sorted_on_disk(
+    pages: Iterator[list[ObjectInfo]], after: str | None, until: str | None
+) -> Generator[list[ObjectInfo], None, None]:
+    """Spool a listing to a temporary SQLite file and read it back in byte order."""
+    with tempfile.TemporaryDirectory(prefix="syncagent-") as folder:
+        spool = sqlite3.connect(Path(folder) / "listing.db", isolation_level=None, check_same_thread=False)
+        with contextlib.closing(spool):
+            spool.execute("PRAGMA journal_mode=OFF")
+            spool.execute("PRAGMA synchronous=OFF")
+            columns = ", ".join(ObjectInfo._fields)
+            spool.execute(f"CREATE TABLE listing ({columns}, PRIMARY KEY (key)) WITHOUT ROWID")
+            marks = ", ".join("?" * len(ObjectInfo._fields))
+            for page in pages:
+                spool.execute("BEGIN")
+                spool.executemany(f"INSERT OR REPLACE INTO listing VALUES ({marks})", page)  # noqa: S608
+                spool.execute("COMMIT")
+            where = "WHERE (?1 IS NULL OR key > ?1) AND (?2 IS NULL OR key <= ?2)"
+            rows = spool.execute(f"SELECT {columns} FROM listing {where} ORDER BY key", (after, until))  # noqa: S608
+            while batch := rows.fetchmany(_SPOOL_PAGE):
+                yield [ObjectInfo._make(row) for row in batch]

@@ -1,0 +1,492 @@
+"""Amazon S3 and what speaks its protocol: ``s3://bucket/path``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections import Counter
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO, Literal, cast
+
+from syncagent.drivers.base import Capabilities
+from syncagent.drivers.s3_pages import parse_page
+from syncagent.errors import (
+    AccessDenied,
+    AlreadyExists,
+    ConfigError,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    SyncAgentError,
+    Transient,
+)
+from syncagent.model import DriverSpec, Integration, ObjectInfo
+
+USAGE = "write s3://bucket/path"
+OPTIONS = {
+    "anonymous": "yes: send unsigned requests, for public buckets",
+    "profile": "a profile of the AWS configuration files",
+    "requester_pays": "yes: you pay for the requests",
+}
+_PRICES = (("list", 0.005), ("put", 0.005), ("head", 0.0004), ("get", 0.0004), ("delete", 0.0))
+_MD5_LENGTH = 32
+_PART = 8 * 1024 * 1024
+_ACTIONS = {
+    "list": "s3:ListBucket",
+    "head": "s3:GetObject",
+    "get": "s3:GetObject",
+    "put": "s3:PutObject",
+    "delete": "s3:DeleteObject",
+}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+_BAD_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId"}
+_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "503", "500", "429"}
+
+
+class S3Driver:
+    """`Driver` over boto3: its credentials, signing, retries and endpoints; our parsing of pages."""
+
+    caps = Capabilities(
+        sorted_listing=True,
+        conditional_put=True,
+        signs=True,
+        content_type_in_listing=False,
+        any_key=True,
+    )
+
+    def __init__(self, spec: DriverSpec, integration: Integration | None = None) -> None:
+        self._bucket = spec.bucket
+        self._spec = spec
+        self._integration = integration
+        self._lock = threading.Lock()
+        self._made: Any = None
+        self._page = threading.local()
+        self.requests: Counter[str] = Counter()
+        # Directory buckets list in no order and cannot start at a key.
+        ordered = not spec.bucket.endswith("--x-s3")
+        self.caps = replace(self.caps, sorted_listing=ordered, prices=() if spec.endpoint else _PRICES)
+
+    def __repr__(self) -> str:
+        return f"<S3Driver {self._bucket}>"
+
+    def list(
+        self, prefix: str = "", *, after: str | None = None, until: str | None = None
+    ) -> Iterator[list[ObjectInfo]]:
+        """See `Driver.list`. One request a page of 1,000."""
+        given: dict[str, Any] = {**self._common(), "Prefix": prefix, "EncodingType": "url"}
+        if after and self.caps.sorted_listing:
+            given["StartAfter"] = after
+        while True:
+            with self._translated("list", self._bucket):
+                self.requests["list"] += 1
+                self._page.body = None
+                self._client().list_objects_v2(**given)
+            if self._page.body is None:
+                raise Transient(f"{self._bucket} answered a listing with something else", resource=self._bucket)
+            page = parse_page(self._page.body, self._bucket)
+            if page.objects:
+                yield page.objects
+            if page.token is None:
+                return
+            if until is not None and page.objects and page.objects[-1].key >= until and self.caps.sorted_listing:
+                return
+            given["ContinuationToken"] = page.token
+
+    def stat(self, key: str) -> ObjectInfo:
+        """See `Driver.stat`."""
+        with self._translated("head", key):
+            self.requests["head"] += 1
+            return _info(key, self._client().head_object(**self._common(), Key=key))
+
+    def open(
+        self, key: str, *, offset: int = 0, length: int | None = None
+    ) -> contextlib.AbstractContextManager[BinaryIO]:
+        """See `Driver.open`."""
+        given = {**self._common(), "Key": key}
+        if length == 0:
+            self.stat(key)
+            return contextlib.nullcontext(io.BytesIO())
+        if offset or length is not None:
+            end = "" if length is None else offset + length - 1
+            given["Range"] = f"bytes={offset}-{end}"
+        try:
+            with self._translated("get", key):
+                self.requests["get"] += 1
+                body = self._client().get_object(**given)["Body"]
+        except _PastEnd:
+            return contextlib.nullcontext(io.BytesIO())
+        return contextlib.closing(cast(BinaryIO, _Body(body, self, key)))
+
+    def put(
+        self, key: str, body: BinaryIO, *, content_type: str | None = None, if_absent: bool = False
+    ) -> ObjectInfo:
+        """See `Driver.put`. Objects above 8 MiB go up in parts, one after the other."""
+        given: dict[str, Any] = {**self._common(), "Key": key}
+        settings: dict[str, Any] = {}
+        if content_type:
+            settings["ContentType"] = content_type
+        if self._spec.storage_class:
+            settings["StorageClass"] = self._spec.storage_class
+        condition = {"IfNoneMatch": "*"} if if_absent else {}
+        first = _read_full(body, _PART)
+        with self._translated("put", key):
+            if len(first) < _PART:
+                self.requests["put"] += 1
+                self._client().put_object(**given, **settings, **condition, Body=first)
+            else:
+                self._put_parts(given, settings, condition, first, body)
+        return self.stat(key)
+
+    def _put_parts(
+        self, given: dict[str, Any], settings: dict[str, Any], condition: dict[str, Any], first: bytes, body: BinaryIO
+    ) -> None:
+        client = self._client()
+        self.requests["put"] += 2
+        upload = client.create_multipart_upload(**given, **settings)["UploadId"]
+        try:
+            parts = []
+            chunk = first
+            while chunk:
+                self.requests["put"] += 1
+                number = len(parts) + 1
+                part = client.upload_part(**given, UploadId=upload, PartNumber=number, Body=chunk)
+                parts.append({"PartNumber": number, "ETag": part["ETag"]})
+                chunk = _read_full(body, _PART)
+            client.complete_multipart_upload(
+                **given, **condition, UploadId=upload, MultipartUpload={"Parts": parts}
+            )
+        except BaseException:
+            # Parts of an upload that nobody completes are paid for.
+            with contextlib.suppress(Exception):
+                client.abort_multipart_upload(**given, UploadId=upload)
+            raise
+
+    def delete(self, key: str) -> None:
+        """See `Driver.delete`."""
+        with self._translated("delete", key):
+            self.requests["delete"] += 1
+            self._client().delete_object(**self._common(), Key=key)
+
+    def sign(self, key: str, *, expires: timedelta, method: Literal["GET", "PUT"] = "GET") -> str:
+        """See `Driver.sign`. Never longer than the credentials themselves live."""
+        operation = {"GET": "get_object", "PUT": "put_object"}[method]
+        with self._translated("get", key):
+            url: str = self._client().generate_presigned_url(
+                operation, Params={**self._common(), "Key": key}, ExpiresIn=int(expires.total_seconds())
+            )
+        return url
+
+    def close(self) -> None:
+        """See `Driver.close`."""
+        with self._lock:
+            if self._made is not None:
+                self._made.close()
+
+    def _common(self) -> dict[str, Any]:
+        pays = self._spec.options.get("requester_pays", "no") == "yes"
+        return {"Bucket": self._bucket, **({"RequestPayer": "requester"} if pays else {})}
+
+    # -- the client ------------------------------------------------------------------------------
+
+    def _client(self) -> Any:
+        """The boto3 client, made at the first request: the region may have to be asked for."""
+        if self._made is None:
+            with self._lock:
+                if self._made is None:
+                    self._made = self._make_client()
+        return self._made
+
+    def _make_client(self) -> Any:
+        session = _session(self._spec, self._integration)
+        region = self._spec.region
+        if region is None:
+            region = "us-east-1" if self._spec.endpoint else self._discover_region(session)
+        client = _client(session, "s3", self._spec, region)
+        client.meta.events.register("before-send.s3.ListObjectsV2", self._keep_page(client))
+        return client
+
+    def _discover_region(self, session: Any) -> str:
+        """Ask S3 where the bucket is: the answer names the region, also when it is a refusal."""
+        from botocore.exceptions import ClientError
+
+        client = _client(session, "s3", self._spec, session.region_name or "us-east-1")
+        try:
+            answer = client.head_bucket(Bucket=self._bucket)
+        except ClientError as error:
+            answer = error.response
+            if answer["ResponseMetadata"].get("HTTPStatusCode") == 404:
+                raise
+        finally:
+            client.close()
+        headers = answer["ResponseMetadata"].get("HTTPHeaders", {})
+        region: str = headers.get("x-amz-bucket-region") or session.region_name or "us-east-1"
+        return region
+
+    def _keep_page(self, client: Any) -> Any:
+        """A `before-send` handler that takes list pages past botocore's parser. See docs/decisions/002."""
+        from botocore.awsrequest import AWSResponse
+
+        session = client._endpoint.http_session
+
+        class Empty(AWSResponse):  # type: ignore[misc]  # botocore is not typed
+            """What botocore gets to parse instead."""
+
+            content = b"<ListBucketResult></ListBucketResult>"
+
+        def send(request: Any, **_: Any) -> Any:
+            response = session.send(request)
+            if response.status_code == 200 and b"<ListBucketResult" in response.content[:300]:
+                self._page.body = response.content
+                return Empty(response.url, 200, response.headers, None)
+            return response  # an error: botocore knows what to retry and what to raise
+
+        return send
+
+    # -- errors ----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _translated(self, kind: str, resource: str) -> Generator[None, None, None]:
+        """The one place where botocore's errors become ours."""
+        try:
+            yield
+        except SyncAgentError:
+            raise
+        except Exception as error:
+            raise self._translate(error, kind, resource) from error
+
+    def _translate(self, error: Exception, kind: str, resource: str) -> SyncAgentError:
+        from botocore import exceptions as boto
+
+        bucket = self._bucket
+        if isinstance(error, boto.ClientError):
+            return self._translate_answer(error, kind, resource)
+        if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
+            return AccessDenied(
+                f"no usable AWS credentials for bucket {bucket}",
+                resource=resource,
+                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or pass --integration",
+            )
+        if isinstance(error, boto.ProfileNotFound):
+            return ConfigError("no such AWS profile", resource=resource, hint="check ?profile= or AWS_PROFILE")
+        if isinstance(error, boto.ParamValidationError):
+            return ConfigError(f"{bucket!r} is not a bucket's name", resource=resource)
+        if isinstance(error, boto.EndpointConnectionError | boto.ConnectTimeoutError | boto.ProxyConnectionError):
+            where = self._spec.endpoint or "Amazon S3"
+            return Transient(f"cannot reach {where}", resource=resource, hint="check the endpoint and the network")
+        if isinstance(error, boto.BotoCoreError):
+            return Transient(f"the connection to bucket {bucket} failed: {type(error).__name__}", resource=resource)
+        if isinstance(error, ValueError):  # an endpoint that is no URL
+            return ConfigError(f"{self._spec.endpoint} is not a usable endpoint", resource=resource)
+        return SyncAgentError(f"S3 failed on {resource!r}: {type(error).__name__}", resource=resource)
+
+    def _translate_answer(self, error: Any, kind: str, resource: str) -> SyncAgentError:
+        answer = error.response
+        code = str(answer.get("Error", {}).get("Code", ""))
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        bucket = self._bucket
+        region = answer.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
+        if code == "InvalidRange" or status == 416:
+            return _PastEnd("past the end", resource=resource)
+        if code in {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"} or status == 301:
+            hint = f"open it with ?region={region}" if region else "open it with ?region= and its region"
+            return ConfigError(f"bucket {bucket} is in {region or 'another region'}", resource=bucket, hint=hint)
+        if code == "NoSuchBucket" or (status == 404 and kind == "list"):
+            return NotFound(f"no such bucket: {bucket}", resource=bucket, hint="check the name")
+        if status == 404:
+            return NotFound(f"no object {resource!r} in bucket {bucket}", resource=resource)
+        if code in {"PreconditionFailed", "412"} or status == 412:
+            return AlreadyExists(f"{resource!r} is already there", resource=resource)
+        if code == "ConditionalRequestConflict" or status == 409:
+            return Conflict(f"{resource!r} is being written by somebody else", resource=resource)
+        if code in _EXPIRED:
+            return AccessDenied(
+                f"the credentials for bucket {bucket} have expired", resource=resource, hint="renew them and run it again"
+            )
+        if code in _BAD_KEY:
+            return AccessDenied(
+                f"S3 does not accept the credentials for bucket {bucket} ({code})",
+                resource=resource,
+                hint="check the access key and the secret",
+            )
+        if code == "RequestTimeTooSkewed":
+            return AccessDenied("this machine's clock is wrong by minutes", resource=resource, hint="set the clock")
+        if status in {401, 403} or code == "AccessDenied":
+            action = _ACTIONS[kind]
+            what = f"bucket {bucket}" if kind == "list" else f"{resource!r} in bucket {bucket}"
+            return AccessDenied(
+                f"not allowed: {action} on {what}",
+                resource=resource,
+                hint=f"'syncagent doctor s3://{bucket}' shows the policy text to add",
+                permission=action,
+            )
+        if code in _BUSY or status >= 500 or status == 429:
+            after = headers.get("retry-after", "")
+            return Transient(
+                f"S3 is busy ({code or status}) on bucket {bucket}",
+                resource=resource,
+                hint="try again later",
+                retry_after=float(after) if after.isdigit() else None,
+            )
+        if code == "KeyTooLongError":
+            return InvalidInput(f"S3 cannot hold the key {resource[:80]!r}", resource=resource)
+        if code == "InvalidBucketName":
+            return ConfigError(f"{bucket!r} is not a bucket's name", resource=bucket)
+        return SyncAgentError(f"S3 answered {code or status} for {resource!r}", resource=resource)
+
+
+class _PastEnd(SyncAgentError):
+    """A range that begins after the object's end."""
+
+
+class _Body(io.RawIOBase):
+    """A response body whose broken connections are our errors."""
+
+    def __init__(self, body: Any, driver: S3Driver, key: str) -> None:
+        self._body, self._driver, self._key = body, driver, key
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with self._driver._translated("get", self._key):
+            data = self._body.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        with self._driver._translated("get", self._key):
+            data: bytes = self._body.read()
+        return data
+
+    def close(self) -> None:
+        self._body.close()
+        super().close()
+
+
+def _read_full(body: BinaryIO, size: int) -> bytes:
+    """`size` bytes, or all that are left."""
+    chunks, left = [], size
+    while left and (chunk := body.read(left)):
+        chunks.append(chunk)
+        left -= len(chunk)
+    return b"".join(chunks)
+
+
+def _info(key: str, head: dict[str, Any]) -> ObjectInfo:
+    etag, size = str(head["ETag"]).strip('"'), int(head["ContentLength"])
+    modified = head["LastModified"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return ObjectInfo(
+        key,
+        f"{etag}:{size}:{modified}",
+        size,
+        f"{modified}Z",
+        etag,
+        None,
+        etag if len(etag) == _MD5_LENGTH else None,
+        head.get("ContentType"),
+        head.get("StorageClass") or "STANDARD",
+    )
+
+
+# -- credentials -------------------------------------------------------------------------------------
+
+
+def _client(session: Any, service: str, spec: DriverSpec, region: str) -> Any:
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    given: dict[str, Any] = {
+        "retries": {"mode": "standard", "max_attempts": 5},
+        "connect_timeout": 10,
+        "read_timeout": 60,
+        "max_pool_connections": 32,
+    }
+    if spec.options.get("anonymous", "no") == "yes":
+        given["signature_version"] = UNSIGNED
+    elif service == "s3":
+        given["signature_version"] = "s3v4"
+    if spec.endpoint:
+        # Compatible stores know neither host-style buckets nor the newer checksums, as a rule.
+        given["s3"] = {"addressing_style": "path"}
+        given["request_checksum_calculation"] = "when_required"
+        given["response_checksum_validation"] = "when_required"
+    endpoint = spec.endpoint if service == "s3" else None
+    return session.client(service, region_name=region, endpoint_url=endpoint, config=Config(**given))
+
+
+def _session(spec: DriverSpec, integration: Integration | None) -> Any:
+    """A boto3 session with the integration's credentials, or with boto3's own chain."""
+    import boto3
+
+    if integration is None:
+        return boto3.Session(profile_name=spec.options.get("profile"))
+    options = integration.options
+    if integration.type not in {"s3", "aws-sts"}:
+        raise ConfigError(
+            f"integration {integration.name!r} is of type {integration.type}, and s3:// needs s3 or aws-sts",
+            resource=integration.name,
+        )
+    keys: dict[str, Any] = {}
+    if options.get("key") or options.get("secret") or integration.type == "s3":
+        for name in ("key", "secret"):
+            if not options.get(name):
+                raise ConfigError(f"integration {integration.name!r} lacks {name!r}", resource=integration.name)
+        keys = {
+            "aws_access_key_id": options["key"],
+            "aws_secret_access_key": options["secret"],
+            "aws_session_token": options.get("token") or None,
+        }
+    session = boto3.Session(**keys)
+    if integration.type == "aws-sts":
+        roles = [role.strip() for role in options.get("roleArns", "").split(",") if role.strip()]
+        if not roles:
+            raise ConfigError(f"integration {integration.name!r} lacks 'roleArns'", resource=integration.name)
+        for role in roles:
+            last = role == roles[-1]
+            session = _assume(session, role, options.get("externalId") if last else None, spec)
+    return session
+
+
+def _assume(session: Any, role: str, external_id: str | None, spec: DriverSpec) -> Any:
+    """A session as another role. Its credentials renew themselves, so that a long run outlives them."""
+    import boto3
+    from botocore.credentials import DeferredRefreshableCredentials
+    from botocore.session import get_session
+
+    def refresh() -> dict[str, str]:
+        endpoint = replace(spec, endpoint=None, options={})
+        sts = _client(session, "sts", endpoint, spec.region or session.region_name or "us-east-1")
+        given = {"RoleArn": role, "RoleSessionName": "syncagent"}
+        if external_id:
+            given["ExternalId"] = external_id
+        try:
+            found = sts.assume_role(**given)["Credentials"]
+        finally:
+            sts.close()
+        expiry = found["Expiration"]
+        return {
+            "access_key": found["AccessKeyId"],
+            "secret_key": found["SecretAccessKey"],
+            "token": found["SessionToken"],
+            "expiry_time": expiry.isoformat() if isinstance(expiry, datetime) else str(expiry),
+        }
+
+    inner = get_session()
+    inner._credentials = DeferredRefreshableCredentials(refresh, "sts-assume-role")
+    return boto3.Session(botocore_session=inner, region_name=session.region_name)
+
+
+def open_driver(spec: DriverSpec, integration: Integration | None = None) -> S3Driver:
+    """Open a bucket. No request is sent yet.
+
+    :raises ConfigError: the integration does not fit.
+    """
+    import boto3  # noqa: F401  # missing: said at once, with the extra to install
+
+    if integration is not None and integration.type not in {"s3", "aws-sts"}:
+        _session(spec, integration)
+    return S3Driver(spec, integration)

@@ -1,0 +1,461 @@
+"""Makes a catalog equal to a bucket. The one idea of syncagent, in one file.
+
+An event says where to look, never what happened. `settle` makes one row agree with the bucket;
+everything else only chooses keys. A listing is compared with the catalog as two sorted streams, so
+an unchanged object costs neither a write nor a request of its own. Why this converges, and what the
+three details that look optional are for: docs/promises.md and docs/decisions/001.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from operator import itemgetter
+
+from syncagent.catalog.base import Catalog, Dataset, Run, Store
+from syncagent.drivers.bucket import Bucket
+from syncagent.errors import NotFound, SyncAgentError
+from syncagent.model import Action, ObjectInfo, Outcome, Report, Row
+from syncagent.retry import retrying
+
+_PAGE = 1000
+_INSERT = 5000  # new objects a transaction
+_ADVANCE_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 10.0
+_CONFIRM = 1000  # differences that `check` looks at twice
+_PAIR_MEMORY = 200_000  # new and vanished keys that `plan` keeps to pair moves
+_MIN_CAP, _CAP_SHARE = 1000, 0.10
+_stamp = itemgetter(0, 1)
+
+
+@dataclass(slots=True)
+class Difference:
+    """What one key range holds on both sides. Sizes: at most a page each."""
+
+    last: str
+    """Everything up to this key is in here."""
+    listed: int = 0
+    new: list[ObjectInfo] = field(default_factory=list)
+    """Keys without a row."""
+    changed: list[tuple[ObjectInfo, Row]] = field(default_factory=list)
+    """Keys whose row tells another fingerprint; a tombstone tells none."""
+    missing: list[Row] = field(default_factory=list)
+    """Live rows without an object."""
+
+
+def merge(last: str, objects: Sequence[ObjectInfo], rows: Sequence[Row]) -> Difference:
+    """Compare both sides of one key range. Does no I/O.
+
+    :param objects: all objects of the range, ascending; :param rows: all its rows, ascending.
+    :raises ValueError: a side is out of order.
+    """
+    difference = Difference(last, listed=len(objects))
+    if list(map(_stamp, objects)) == list(map(_stamp, rows)):
+        return difference
+    for side in (objects, rows):
+        keys = [entry[0] for entry in side]
+        if any(one >= other for one, other in itertools.pairwise(keys)):
+            raise ValueError("a side is out of order")
+    by_key = {row[0]: row for row in rows}
+    for found in objects:
+        row = by_key.pop(found[0], None)
+        if row is None:
+            difference.new.append(found)
+        elif row[1] != found[1]:
+            difference.changed.append((found, row))
+    difference.missing = [row for row in by_key.values() if row.fingerprint is not None]
+    return difference
+
+
+def differences(
+    bucket: Bucket, catalog: Catalog, dataset: str, *, after: str | None = None
+) -> Generator[Difference, None, None]:
+    """Walk bucket and catalog in step, range by range, in key order.
+
+    Memory: one page of either side. The listing's errors are raised as they come.
+    """
+    cursor = after
+    with contextlib.closing(_pages(bucket, after)) as pages:
+        for page in pages:
+            objects, last = page, page[-1].key
+            while True:
+                # Bounded also where the bucket lost millions of neighbouring keys.
+                limit = 2 * _PAGE + len(objects)
+                rows = list(catalog.scan(dataset, after=cursor, until=last, limit=limit))
+                if len(rows) < limit:
+                    yield merge(last, objects, rows)
+                    break
+                cut = bisect_right(objects, rows[-1].key, key=itemgetter(0))
+                yield merge(rows[-1].key, objects[:cut], rows)
+                objects, cursor = objects[cut:], rows[-1].key
+            cursor = last
+    while rows := list(catalog.scan(dataset, after=cursor, limit=_PAGE)):
+        cursor = rows[-1].key
+        yield merge(cursor, [], rows)
+
+
+def _pages(bucket: Bucket, after: str | None) -> Generator[list[ObjectInfo], None, None]:
+    yield from bucket.list(after=after)
+
+
+def action(row: Row | None, found: ObjectInfo | None) -> Action:
+    """What making `row` agree with `found` amounts to."""
+    known = row.fingerprint if row else None
+    if found is None:
+        return Action.SAME if known is None else Action.REMOVED
+    if known is None:
+        return Action.ADDED
+    return Action.SAME if known == found.fingerprint else Action.CHANGED
+
+
+class Reconciler:
+    """Keeps one dataset equal to one bucket. One object may be used from many threads.
+
+    :param workers: how many keys are settled at once; each costs one metadata request.
+    """
+
+    def __init__(self, catalog: Store, dataset: Dataset, bucket: Bucket, *, workers: int = 8) -> None:
+        self.catalog = catalog
+        self.dataset = dataset
+        self.bucket = bucket
+        self.workers = workers
+
+    # -- one key ---------------------------------------------------------------------------------
+
+    def settle(self, key: str) -> Outcome:
+        """Make the row of `key` agree with the bucket, whatever anybody else does meanwhile.
+
+        Read the row *before* looking at the object; *always* write, so that whoever read the row
+        before us must read again; leave a tombstone even for a key never seen.
+
+        :raises SyncAgentError: the object could not be looked at, or the row not be written.
+        """
+        return retrying(self._settle_once, attempts=20)(key)
+
+    def _settle_once(self, key: str) -> Outcome:
+        row = self.catalog.get(self.dataset.id, key)
+        found = self._look(key)
+        self.catalog.settle(self.dataset.id, key, found, expect_rev=row.rev if row else 0)
+        return Outcome(key, action(row, found), found.size if found else None)
+
+    def _look(self, key: str) -> ObjectInfo | None:
+        try:
+            return self.bucket.stat(key)
+        except NotFound as error:
+            if error.resource == self.bucket.spec.bucket:
+                raise  # the bucket itself is gone: that says nothing about its objects
+            return None
+
+    # -- reading only ----------------------------------------------------------------------------
+
+    def plan(self, report: Report | None = None) -> Iterator[Outcome]:
+        """What a sweep would do, key by key, then the moves. Reads only; counts into `report`."""
+        report = report if report is not None else Report()
+        pairs = _Pairs()
+        with self._counted(report):
+            for difference in differences(self.bucket, self.catalog, self.dataset.id):
+                report.listed += difference.listed
+                report.same += difference.listed - len(difference.new) - len(difference.changed)
+                pairs.see(difference)
+                for outcome in _outcomes(difference):
+                    _count(report, outcome)
+                    yield outcome
+            for old, new in pairs.moves():
+                outcome = Outcome(new, Action.MOVED, source=old)
+                _count(report, outcome)
+                yield outcome
+
+    def check(self, report: Report | None = None) -> Iterator[Outcome]:
+        """Differences between bucket and catalog. Reads only, lists everything.
+
+        A listing is not a snapshot, so the first differences are confirmed by looking again.
+        """
+        report = report if report is not None else Report()
+        confirmed = 0
+        with self._counted(report):
+            for difference in differences(self.bucket, self.catalog, self.dataset.id):
+                report.listed += difference.listed
+                report.same += difference.listed - len(difference.new) - len(difference.changed)
+                for outcome in _outcomes(difference):
+                    if confirmed < _CONFIRM:
+                        confirmed += 1
+                        row = self.catalog.get(self.dataset.id, outcome.key)
+                        found = self._look(outcome.key)
+                        if action(row, found) is Action.SAME:
+                            report.same += found is not None
+                            continue
+                    _count(report, outcome)
+                    yield outcome
+
+    @contextlib.contextmanager
+    def _counted(self, report: Report) -> Generator[None, None, None]:
+        """Time, requests and price of what happens inside."""
+        before, requests_before, ignored = (
+            dict(report.requests),
+            dict(self.bucket.driver.requests),
+            self.bucket.ignored,
+        )
+        started = time.monotonic() - report.seconds
+        report.dataset = self.dataset.name
+
+        try:
+            yield
+        finally:
+            report.seconds = time.monotonic() - started
+            report.ignored += self.bucket.ignored - ignored
+            for kind, count in self.bucket.driver.requests.items():
+                if sent := count - requests_before.get(kind, 0):
+                    report.requests[kind] = before.get(kind, 0) + sent
+            prices = dict(self.bucket.caps.prices)
+            if prices:
+                report.cost = sum(prices.get(kind, 0.0) * n / 1000 for kind, n in report.requests.items())
+
+    # -- the sweep -------------------------------------------------------------------------------
+
+    def sweep(
+        self,
+        *,
+        max_deletes: int | None = None,
+        resume: bool = True,
+        on_outcome: Callable[[Outcome], None] | None = None,
+        on_progress: Callable[[Report], None] | None = None,
+    ) -> Report:
+        """Make every row agree with the bucket.
+
+        :param max_deletes: how many items may go; default the larger of 1,000 and 10 % of the dataset,
+            and none when the listing is empty. Beyond that nothing is removed and `Report.refused` says so.
+        :param resume: go on where an interrupted sweep stopped, if that was within a day.
+        :param on_outcome: called for every key that is not the same; from this thread.
+        :param on_progress: called with the report so far, about once a second.
+        :raises Conflict: another sweep holds the dataset.
+        :raises SyncAgentError: the listing broke; nothing was removed, and the next sweep goes on from there.
+        """
+        run = self.catalog.begin_run(self.dataset.id, resume=resume)
+        report = run.report
+        report.run, report.resumed_after, report.refused = run.number, run.cursor, None
+        sweep = _Sweep(self, run, report, on_outcome or _ignore, on_progress or _ignore)
+        state, error = "interrupted", None
+        try:
+            with self._counted(report), _beating(self.catalog, run.number):
+                sweep.follow_listing()
+                report.refused = self._refusal(report, sweep.noted, max_deletes)
+                if report.refused is None:
+                    sweep.move()
+                    sweep.remove()
+            state = "refused" if report.refused else "done"
+        except SyncAgentError as failure:
+            state, error = "failed", str(failure)
+            raise
+        except Exception as bug:
+            state, error = "failed", type(bug).__name__
+            raise
+        finally:
+            # A catalog that cannot be written now must not hide the error that came first.
+            with contextlib.suppress(SyncAgentError):
+                self.catalog.finish_run(run.number, state, report, error)
+        return report
+
+    def _refusal(self, report: Report, missing: int, max_deletes: int | None) -> str | None:
+        if not missing or (max_deletes is not None and missing <= max_deletes):
+            return None
+        if max_deletes is not None:
+            return f"{missing} items would be removed, more than the {max_deletes} allowed"
+        if not report.listed:
+            return f"the listing is empty, and all {missing} items would be removed"
+        cap = _MIN_CAP
+        if missing > cap:
+            cap = max(cap, int(self.catalog.count(self.dataset.id) * _CAP_SHARE))
+        return f"{missing} items would be removed, more than the {cap} allowed" if missing > cap else None
+
+
+class _Sweep:
+    """The state of one sweep."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        run: Run,
+        report: Report,
+        on_outcome: Callable[[Outcome], None],
+        on_progress: Callable[[Report], None],
+    ) -> None:
+        self._of = reconciler
+        self._catalog, self._dataset = reconciler.catalog, reconciler.dataset.id
+        self._run, self._report = run, report
+        self._tell, self._on_progress = on_outcome, on_progress
+        self.noted = 0
+        """Keys noted as missing; the catalog holds them, not this process."""
+
+    def follow_listing(self) -> None:
+        """New keys straight from the listing, changed ones settled, missing ones noted for later."""
+        cursor = self._run.cursor
+        new: list[ObjectInfo] = []
+        missing: list[str] = []
+        advanced = time.monotonic()
+        walk = differences(self._of.bucket, self._catalog, self._dataset, after=cursor)
+        with contextlib.closing(walk):
+            try:
+                for difference in walk:
+                    new += difference.new
+                    missing += [row.key for row in difference.missing]
+                    self._settle_all([found.key for found, _ in difference.changed])
+                    self._report.listed += difference.listed
+                    self._report.same += difference.listed - len(difference.new) - len(difference.changed)
+                    cursor = difference.last
+                    due = time.monotonic() - advanced >= _ADVANCE_SECONDS
+                    if due or len(new) >= _INSERT or len(missing) >= _INSERT:
+                        self._advance(cursor, new, missing)
+                        new, missing, advanced = [], [], time.monotonic()
+            finally:
+                # What was worked off counts, also when the listing broke or somebody pressed Ctrl-C.
+                self._advance(cursor, new, missing)
+        self.noted = sum(1 for _ in self._missing())
+
+    def _advance(self, cursor: str | None, new: list[ObjectInfo], missing: list[str]) -> None:
+        # Rows first: should the process die in between, the next one finds them to be the same.
+        known = retrying(self._catalog.insert_new)(self._dataset, new, run=self._run.origin) if new else []
+        seen = set(known)
+        for found in new:
+            if found.key not in seen:
+                self._count(Outcome(found.key, Action.ADDED, found.size))
+        self._settle_all(known)
+        retrying(self._catalog.advance)(self._run.number, cursor, missing, self._report)
+        self._on_progress(self._report)
+
+    def move(self) -> None:
+        """Pairs of a vanished and a new key with the same bytes keep the item, its id and its labels."""
+        if not self.noted or not self._report.added:
+            return
+        for old, new in self._catalog.moves(self._run.number):
+            with contextlib.suppress(SyncAgentError):  # then the two are settled as what they are
+                if self._move_one(old, new):
+                    self._count(Outcome(new, Action.MOVED, source=old))
+
+    def _move_one(self, old: str, new: str) -> bool:
+        old_row, new_row = self._catalog.get(self._dataset, old), self._catalog.get(self._dataset, new)
+        gone, found = self._of._look(old), self._of._look(new)
+        if old_row is None or new_row is None or gone is not None or found is None:
+            return False
+        if (found.content_id, found.size) != (old_row.content_id, old_row.size):
+            return False
+        self._catalog.move(self._dataset, old_row, new_row, found)
+        return True
+
+    def remove(self) -> None:
+        """Look at every key that the listing lacked, and move to the trash what is gone."""
+        batch: list[str] = []
+        for key in self._missing():
+            batch.append(key)
+            if len(batch) == _PAGE:
+                self._settle_all(batch)
+                self._on_progress(self._report)
+                batch = []
+        self._settle_all(batch)
+
+    def _missing(self) -> Iterator[str]:
+        after: str | None = None
+        while keys := self._catalog.missing(self._run.number, after=after, limit=_PAGE):
+            yield from keys
+            after = keys[-1]
+
+    def _settle_all(self, keys: Sequence[str]) -> None:
+        if not keys:
+            return
+        with ThreadPoolExecutor(self._of.workers, thread_name_prefix="syncagent-settle") as pool:
+            for outcome in pool.map(self._settle, keys):
+                self._count(outcome)
+
+    def _settle(self, key: str) -> Outcome:
+        """One key failing does not stop the others: it is quarantined, with the reason."""
+        try:
+            outcome = self._of.settle(key)
+            self._catalog.release(self._dataset, [key])
+        except SyncAgentError as error:
+            self._catalog.quarantine(self._dataset, key, error)
+            return Outcome(key, Action.FAILED, error=str(error))
+        return outcome
+
+    def _count(self, outcome: Outcome) -> None:
+        _count(self._report, outcome)
+        if outcome.action is not Action.SAME:
+            self._tell(outcome)
+
+
+class _Pairs:
+    """Pairs moves for `plan`, within a bound of memory."""
+
+    def __init__(self) -> None:
+        self._new: dict[tuple[str, int], list[str]] = {}
+        self._gone: dict[tuple[str, int], list[str]] = {}
+        self._kept = 0
+
+    def see(self, difference: Difference) -> None:
+        sides = ((difference.new, self._new), (difference.missing, self._gone))
+        for entries, kept in sides:
+            for entry in entries:
+                if entry.content_id and entry.size and self._kept < _PAIR_MEMORY:
+                    self._kept += 1
+                    kept.setdefault((entry.content_id, entry.size), []).append(entry.key)
+
+    def moves(self) -> Iterator[tuple[str, str]]:
+        if self._kept >= _PAIR_MEMORY:
+            return  # some were not kept, so no pair is known to be unambiguous
+        for same, gone in sorted(self._gone.items(), key=itemgetter(1)):
+            new = self._new.get(same, [])
+            if len(gone) == len(new) == 1:
+                yield gone[0], new[0]
+
+
+def _outcomes(difference: Difference) -> list[Outcome]:
+    found = [Outcome(o.key, Action.ADDED, o.size) for o in difference.new]
+    # A tombstone whose object is back is an addition.
+    found += [Outcome(o.key, action(row, o), o.size) for o, row in difference.changed]
+    found += [Outcome(row.key, Action.REMOVED, row.size) for row in difference.missing]
+    return sorted(found, key=lambda outcome: outcome.key)
+
+
+def _count(report: Report, outcome: Outcome) -> None:
+    match outcome.action:
+        case Action.ADDED:
+            report.added += 1
+        case Action.CHANGED:
+            report.changed += 1
+        case Action.REMOVED:
+            report.removed += 1
+        case Action.MOVED:
+            # It was counted, and told, as an addition when the listing came by.
+            report.moved += 1
+            report.added -= 1
+        case Action.SAME:
+            report.same += 1
+        case Action.FAILED:
+            report.failed += 1
+
+
+@contextlib.contextmanager
+def _beating(catalog: Store, run: int) -> Generator[None, None, None]:
+    """Show by the clock that the run is alive, also while one page takes long."""
+    stopped = threading.Event()
+
+    def beat() -> None:
+        while not stopped.wait(_HEARTBEAT_SECONDS):
+            with contextlib.suppress(SyncAgentError):  # the next write says what is wrong
+                catalog.heartbeat(run)
+
+    thread = threading.Thread(target=beat, name="syncagent-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _ignore(_: object) -> None:
+    pass
