@@ -21,8 +21,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RCLONE_", "SYNCAGENT_"))}
-ENV = {**CLEAN, "AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_EC2_METADATA_DISABLED": "true"}
+CLEAN = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("AWS_", "RCLONE_", "SYNCAGENT_"))
+}
+ENV = {
+    **CLEAN,
+    "AWS_ACCESS_KEY_ID": "bench",
+    "AWS_SECRET_ACCESS_KEY": "bench",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 
 
 @contextlib.contextmanager
@@ -79,13 +88,17 @@ def statements_per_object(url: str, catalog: Path) -> float:
         "report = Reconciler(catalog, dataset, bucket).sweep(); assert report.same == report.listed\n"
         "print((catalog.db.statements - before) / report.listed)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(catalog)], env=ENV, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(catalog)], env=ENV, check=True, capture_output=True, text=True
+    )
     return float(done.stdout)
 
 
 def main() -> int:
     """Measure, print the table, and say whether every bar is met."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--objects", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where catalogs are written; default a temporary folder")
@@ -93,7 +106,11 @@ def main() -> int:
     count = arguments.objects
     times: dict[str, list[float]] = {"rclone lsf": [], "ls": [], "first sync": [], "unchanged sync": []}
     memory: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, stub(count) as url, stub(count // 10) as small:
+    with (
+        tempfile.TemporaryDirectory(dir=arguments.folder) as folder,
+        stub(count) as url,
+        stub(count // 10) as small,
+    ):
         source, output = f"s3://bucket?endpoint={url}", Path(folder) / "out"
         for turn in range(arguments.rounds):
             catalog = Path(folder) / f"catalog-{turn}.db"
@@ -107,13 +124,22 @@ def main() -> int:
                 seconds, peak = measure(command, output)
                 times[name].append(seconds)
                 memory[name] = max(memory.get(name, 0), peak)
-                print(f"round {turn + 1}: {name:15} {seconds:6.2f} s {peak:5.0f} MB", file=sys.stderr, flush=True)
+                print(
+                    f"round {turn + 1}: {name:15} {seconds:6.2f} s {peak:5.0f} MB",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 if name in ("rclone lsf", "ls"):
                     lines = output.read_bytes().count(b"\n")
                     assert lines == count, f"{name} printed {lines} lines"
         per_object = statements_per_object(url, catalog)
         little = syncagent(
-            "sync", f"s3://bucket?endpoint={small}", "--dataset", "small", "--quiet", catalog=Path(folder) / "small.db"
+            "sync",
+            f"s3://bucket?endpoint={small}",
+            "--dataset",
+            "small",
+            "--quiet",
+            catalog=Path(folder) / "small.db",
         )
         small_peak = max(measure(little, output)[1] for _ in range(1))
     medians = {name: statistics.median(values) for name, values in times.items()}
@@ -126,11 +152,14 @@ def main() -> int:
         bar = bars.get(name)
         if bar and ratio < bar:
             missed.append(name)
-        print(f"| {name} | {seconds:.2f} | {count / seconds:,.0f} | {ratio:.1f}x | {f'{bar:.0f}x' if bar else ''} | {memory[name]:.0f} |")
+        print(
+            f"| {name} | {seconds:.2f} | {count / seconds:,.0f} | {ratio:.1f}x | {f'{bar:.0f}x' if bar else ''} | {memory[name]:.0f} |"
+        )
     peak = max(memory["first sync"], memory["unchanged sync"])
     checks = {
         f"peak memory of a sync: {peak:.0f} MB (bar 200)": peak <= 200,
-        f"of a tenth of the objects: {small_peak:.0f} MB, ratio {peak / small_peak:.2f} (bar 1.25)": peak <= 1.25 * small_peak,
+        f"of a tenth of the objects: {small_peak:.0f} MB, ratio {peak / small_peak:.2f} (bar 1.25)": peak
+        <= 1.25 * small_peak,
         f"SQL statements per unchanged object: {per_object:.4f} (bar 0.01)": per_object <= 0.01,
     }
     print()

@@ -26,7 +26,9 @@ def make_keys(count: int) -> list[str]:
     for number in range(count):
         day, part = divmod(number, per_day)
         name = hashlib.blake2b(str(number).encode(), digest_size=6).hexdigest()
-        keys.append(f"raw/events/year=2025/month={day // 31 + 1:02}/day={day % 31 + 1:02}/part-{part:05}-{name}.parquet")
+        keys.append(
+            f"raw/events/year=2025/month={day // 31 + 1:02}/day={day % 31 + 1:02}/part-{part:05}-{name}.parquet"
+        )
     return sorted(keys)
 
 
@@ -118,7 +120,9 @@ async def serve(objects: int, port: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--objects", type=int, default=1_000_000)
     parser.add_argument("--port", type=int, default=0)
     arguments = parser.parse_args()

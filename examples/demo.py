@@ -69,7 +69,9 @@ def main() -> None:
     run("runs")
     run("item", "photos", "odd names/emoji-😀.jpg")
     say("Next: point it at a bucket of yours.")
-    print("  .venv/bin/syncagent doctor s3://YOUR-BUCKET/FOLDER\n  .venv/bin/syncagent sync s3://YOUR-BUCKET/FOLDER")
+    print(
+        "  .venv/bin/syncagent doctor s3://YOUR-BUCKET/FOLDER\n  .venv/bin/syncagent sync s3://YOUR-BUCKET/FOLDER"
+    )
     print(f"\nThe demo's catalog: {WORK.relative_to(ROOT)}/catalog.db; commands: docs/cli.md")
 
 
@@ -93,7 +95,14 @@ class s3_server:  # noqa: N801  # reads as what it is in a with statement
                 key = f"photos/{path.relative_to(HERE / 'bucket').as_posix()}"
                 client.put_object(Bucket="demo-bucket", Key=key, Body=path.read_bytes())
         # Keys that no file system here could hold; a bucket can, and they are kept as they are.
-        for odd in ("a//b.jpg", "/lead.jpg", "q?x=1&y=2.jpg", "[a-z]*.jpg", "up/../here.jpg", "cafe\u0301.jpg"):
+        for odd in (
+            "a//b.jpg",
+            "/lead.jpg",
+            "q?x=1&y=2.jpg",
+            "[a-z]*.jpg",
+            "up/../here.jpg",
+            "cafe\u0301.jpg",
+        ):
             client.put_object(Bucket="demo-bucket", Key=f"photos/odd names/{odd}", Body=odd.encode())
         client.put_object(Bucket="demo-bucket", Key="photos-old/not-ours.jpg", Body=b"a neighbour")
         client.close()

@@ -149,7 +149,11 @@ class Reconciler:
             return self.bucket.stat(key)
         except NotFound as error:
             if error.resource == self.bucket.spec.bucket:
-                raise  # the bucket itself is gone: that says nothing about its objects
+                if self.bucket.full_key(key) != error.resource:
+                    raise  # the bucket itself is gone: that says nothing about its objects
+                # A key that is called like its bucket: only a listing tells which of the two is gone.
+                with contextlib.closing(_pages(self.bucket, key)) as pages:
+                    next(pages, None)
             return None
 
     # -- reading only ----------------------------------------------------------------------------
@@ -169,6 +173,7 @@ class Reconciler:
             for old, new in pairs.moves():
                 outcome = Outcome(new, Action.MOVED, source=old)
                 _count(report, outcome)
+                report.removed -= 1  # told as removed when its row came by
                 yield outcome
 
     def check(self, report: Report | None = None) -> Iterator[Outcome]:
@@ -311,21 +316,24 @@ class _Sweep:
                     due = time.monotonic() - advanced >= _ADVANCE_SECONDS
                     if due or len(new) >= _INSERT or len(missing) >= _INSERT:
                         self._advance(cursor, new, missing)
-                        new, missing, advanced = [], [], time.monotonic()
+                        advanced = time.monotonic()
             finally:
                 # What was worked off counts, also when the listing broke or somebody pressed Ctrl-C.
                 self._advance(cursor, new, missing)
         self.noted = sum(1 for _ in self._missing())
 
     def _advance(self, cursor: str | None, new: list[ObjectInfo], missing: list[str]) -> None:
+        """Write what was found, and empty both lists, so that nothing is counted twice."""
         # Rows first: should the process die in between, the next one finds them to be the same.
         known = retrying(self._catalog.insert_new)(self._dataset, new, run=self._run.origin) if new else []
         seen = set(known)
-        for found in new:
-            if found.key not in seen:
-                self._count(Outcome(found.key, Action.ADDED, found.size))
+        added = [found for found in new if found.key not in seen]
+        new.clear()
+        for found in added:
+            self._count(Outcome(found.key, Action.ADDED, found.size))
         self._settle_all(known)
         retrying(self._catalog.advance)(self._run.number, cursor, missing, self._report)
+        missing.clear()
         self._on_progress(self._report)
 
     def move(self) -> None:

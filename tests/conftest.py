@@ -56,7 +56,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if kind == "local":
         (tmp_path / "bucket").mkdir()
         return Store(kind, str(tmp_path / "bucket"), None, {})
-    rig = request.getfixturevalue({"s3": "s3_rig", "gcs": "gcs_rig", "azure": "azure_rig"}[kind.partition("-")[0]])
+    rig = request.getfixturevalue(
+        {"s3": "s3_rig", "gcs": "gcs_rig", "azure": "azure_rig"}[kind.partition("-")[0]]
+    )
     return rig.store(kind, name)
 
 

@@ -8,7 +8,7 @@ import queue
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +21,9 @@ from syncagent.model import DriverSpec, ObjectInfo, Scope
 MAX_KEY_BYTES = 1024
 _SPOOL_PAGE = 1000
 _new = tuple.__new__
+
+Page = list[ObjectInfo]
+"""Objects in the order of their keys."""
 
 
 class Bucket:
@@ -81,7 +84,7 @@ class Bucket:
             return None
         return full_key[len(self._base) :]
 
-    def list(self, *, after: str | None = None, until: str | None = None) -> Iterator[list[ObjectInfo]]:
+    def list(self, *, after: str | None = None, until: str | None = None) -> Iterator[Page]:
         """Pages of objects in strictly ascending UTF-8 byte order, without folder markers.
 
         :param after: exclusive lower bound; :param until: inclusive upper bound.
@@ -106,7 +109,7 @@ class Bucket:
                 if past:
                     return
 
-    def _out_of_order(self, keys: list[str], last: str | None) -> None:
+    def _out_of_order(self, keys: Sequence[str], last: str | None) -> None:
         before, key = next((a, b) for a, b in zip([last or "", *keys], keys, strict=False) if a >= b)
         raise SyncAgentError(
             f"{self.url} listed {key!r} after {before!r}, which is not byte order",
@@ -114,14 +117,14 @@ class Bucket:
             hint="open it with ?sorted=no, so that syncagent sorts on disk",
         )
 
-    def _driver_pages(self, after: str | None, until: str | None) -> Generator[list[ObjectInfo], None, None]:
+    def _driver_pages(self, after: str | None, until: str | None) -> Generator[Page, None, None]:
         full_after = self._base + after if after is not None else None
         full_until = self._base + until if until is not None else None
         if self.caps.sorted_listing and self.spec.options.get("sorted", "yes") != "no":
             return _ahead(self.driver.list(self._prefix, after=full_after, until=full_until))
         return _sorted_on_disk(self.driver.list(self._prefix), full_after, full_until)
 
-    def _scope(self, page: list[ObjectInfo]) -> list[ObjectInfo]:
+    def _scope(self, page: Page) -> Page:
         # One comprehension a page: this runs for every object of every listing.
         cut = len(self._base)
         kept = [o for o in page if o[0][-1:] != "/" or o[2]]
@@ -180,12 +183,12 @@ class Bucket:
         self.driver.close()
 
 
-def _ahead(pages: Iterator[list[ObjectInfo]]) -> Generator[list[ObjectInfo], None, None]:
+def _ahead(pages: Iterator[Page]) -> Generator[Page, None, None]:
     """Fetch one page ahead in a thread, so that the network and the catalog work side by side."""
-    handed: queue.Queue[list[ObjectInfo] | BaseException | None] = queue.Queue(maxsize=1)
+    handed: queue.Queue[Page | BaseException | None] = queue.Queue(maxsize=1)
     stopped = threading.Event()
 
-    def offer(what: list[ObjectInfo] | BaseException | None) -> bool:
+    def offer(what: Page | BaseException | None) -> bool:
         while not stopped.is_set():
             try:
                 handed.put(what, timeout=0.1)
@@ -216,8 +219,8 @@ def _ahead(pages: Iterator[list[ObjectInfo]]) -> Generator[list[ObjectInfo], Non
 
 
 def _sorted_on_disk(
-    pages: Iterator[list[ObjectInfo]], after: str | None, until: str | None
-) -> Generator[list[ObjectInfo], None, None]:
+    pages: Iterator[Page], after: str | None, until: str | None
+) -> Generator[Page, None, None]:
     """Spool a listing to a temporary SQLite file and read it back in byte order."""
     with tempfile.TemporaryDirectory(prefix="syncagent-") as folder:
         spool = sqlite3.connect(Path(folder) / "listing.db", isolation_level=None, check_same_thread=False)

@@ -34,6 +34,7 @@ OPTIONS = {
 _PRICES = (("list", 0.005), ("put", 0.005), ("head", 0.0004), ("get", 0.0004), ("delete", 0.0))
 _MD5_LENGTH = 32
 _PART = 8 * 1024 * 1024
+Parts = list[dict[str, Any]]
 _ACTIONS = {
     "list": "s3:ListBucket",
     "head": "s3:GetObject",
@@ -43,7 +44,16 @@ _ACTIONS = {
 }
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 _BAD_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId"}
-_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "503", "500", "429"}
+_BUSY = {
+    "SlowDown",
+    "ServiceUnavailable",
+    "InternalError",
+    "RequestTimeout",
+    "Throttling",
+    "503",
+    "500",
+    "429",
+}
 
 
 class S3Driver:
@@ -85,13 +95,20 @@ class S3Driver:
                 self._page.body = None
                 self._client().list_objects_v2(**given)
             if self._page.body is None:
-                raise Transient(f"{self._bucket} answered a listing with something else", resource=self._bucket)
+                raise Transient(
+                    f"{self._bucket} answered a listing with something else", resource=self._bucket
+                )
             page = parse_page(self._page.body, self._bucket)
             if page.objects:
                 yield page.objects
             if page.token is None:
                 return
-            if until is not None and page.objects and page.objects[-1].key >= until and self.caps.sorted_listing:
+            if (
+                until is not None
+                and page.objects
+                and page.objects[-1].key >= until
+                and self.caps.sorted_listing
+            ):
                 return
             given["ContinuationToken"] = page.token
 
@@ -141,13 +158,18 @@ class S3Driver:
         return self.stat(key)
 
     def _put_parts(
-        self, given: dict[str, Any], settings: dict[str, Any], condition: dict[str, Any], first: bytes, body: BinaryIO
+        self,
+        given: dict[str, Any],
+        settings: dict[str, Any],
+        condition: dict[str, Any],
+        first: bytes,
+        body: BinaryIO,
     ) -> None:
         client = self._client()
         self.requests["put"] += 2
         upload = client.create_multipart_upload(**given, **settings)["UploadId"]
         try:
-            parts = []
+            parts: Parts = []
             chunk = first
             while chunk:
                 self.requests["put"] += 1
@@ -263,21 +285,31 @@ class S3Driver:
         bucket = self._bucket
         if isinstance(error, boto.ClientError):
             return self._translate_answer(error, kind, resource)
-        if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
+        if isinstance(
+            error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError
+        ):
             return AccessDenied(
                 f"no usable AWS credentials for bucket {bucket}",
                 resource=resource,
                 hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or pass --integration",
             )
         if isinstance(error, boto.ProfileNotFound):
-            return ConfigError("no such AWS profile", resource=resource, hint="check ?profile= or AWS_PROFILE")
+            return ConfigError(
+                "no such AWS profile", resource=resource, hint="check ?profile= or AWS_PROFILE"
+            )
         if isinstance(error, boto.ParamValidationError):
             return ConfigError(f"{bucket!r} is not a bucket's name", resource=resource)
-        if isinstance(error, boto.EndpointConnectionError | boto.ConnectTimeoutError | boto.ProxyConnectionError):
+        if isinstance(
+            error, boto.EndpointConnectionError | boto.ConnectTimeoutError | boto.ProxyConnectionError
+        ):
             where = self._spec.endpoint or "Amazon S3"
-            return Transient(f"cannot reach {where}", resource=resource, hint="check the endpoint and the network")
+            return Transient(
+                f"cannot reach {where}", resource=resource, hint="check the endpoint and the network"
+            )
         if isinstance(error, boto.BotoCoreError):
-            return Transient(f"the connection to bucket {bucket} failed: {type(error).__name__}", resource=resource)
+            return Transient(
+                f"the connection to bucket {bucket} failed: {type(error).__name__}", resource=resource
+            )
         if isinstance(error, ValueError):  # an endpoint that is no URL
             return ConfigError(f"{self._spec.endpoint} is not a usable endpoint", resource=resource)
         return SyncAgentError(f"S3 failed on {resource!r}: {type(error).__name__}", resource=resource)
@@ -291,9 +323,15 @@ class S3Driver:
         region = answer.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
         if code == "InvalidRange" or status == 416:
             return _PastEnd("past the end", resource=resource)
-        if code in {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"} or status == 301:
+        if (
+            code
+            in {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+            or status == 301
+        ):
             hint = f"open it with ?region={region}" if region else "open it with ?region= and its region"
-            return ConfigError(f"bucket {bucket} is in {region or 'another region'}", resource=bucket, hint=hint)
+            return ConfigError(
+                f"bucket {bucket} is in {region or 'another region'}", resource=bucket, hint=hint
+            )
         if code == "NoSuchBucket" or (status == 404 and kind == "list"):
             return NotFound(f"no such bucket: {bucket}", resource=bucket, hint="check the name")
         if status == 404:
@@ -304,7 +342,9 @@ class S3Driver:
             return Conflict(f"{resource!r} is being written by somebody else", resource=resource)
         if code in _EXPIRED:
             return AccessDenied(
-                f"the credentials for bucket {bucket} have expired", resource=resource, hint="renew them and run it again"
+                f"the credentials for bucket {bucket} have expired",
+                resource=resource,
+                hint="renew them and run it again",
             )
         if code in _BAD_KEY:
             return AccessDenied(
@@ -313,7 +353,9 @@ class S3Driver:
                 hint="check the access key and the secret",
             )
         if code == "RequestTimeTooSkewed":
-            return AccessDenied("this machine's clock is wrong by minutes", resource=resource, hint="set the clock")
+            return AccessDenied(
+                "this machine's clock is wrong by minutes", resource=resource, hint="set the clock"
+            )
         if status in {401, 403} or code == "AccessDenied":
             action = _ACTIONS[kind]
             what = f"bucket {bucket}" if kind == "list" else f"{resource!r} in bucket {bucket}"
@@ -434,7 +476,9 @@ def _session(spec: DriverSpec, integration: Integration | None) -> Any:
     if options.get("key") or options.get("secret") or integration.type == "s3":
         for name in ("key", "secret"):
             if not options.get(name):
-                raise ConfigError(f"integration {integration.name!r} lacks {name!r}", resource=integration.name)
+                raise ConfigError(
+                    f"integration {integration.name!r} lacks {name!r}", resource=integration.name
+                )
         keys = {
             "aws_access_key_id": options["key"],
             "aws_secret_access_key": options["secret"],

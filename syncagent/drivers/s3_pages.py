@@ -85,7 +85,9 @@ def _decode(keys: list[str], *, url: bool) -> list[str]:
 
 def _parse_slowly(body: bytes, resource: str) -> Page:
     if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
-        raise Transient(f"the listing of {resource} holds a document type, which S3 never sends", resource=resource)
+        raise Transient(
+            f"the listing of {resource} holds a document type, which S3 never sends", resource=resource
+        )
     try:
         root = ElementTree.fromstring(body)  # noqa: S314  # document types were refused above
     except ElementTree.ParseError as error:

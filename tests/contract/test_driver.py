@@ -34,11 +34,7 @@ def holdable(store: Store, bucket: Bucket) -> list[str]:
     keys = [key for key in NASTY if key not in store.lacks]
     if bucket.caps.any_key:
         return keys
-    return [
-        key
-        for key in keys
-        if not {"", ".", ".."} & set(key.split("/")) and len(key.encode()) < 250
-    ]
+    return [key for key in keys if not {"", ".", ".."} & set(key.split("/")) and len(key.encode()) < 250]
 
 
 def test_empty_bucket_lists_nothing(bucket: Bucket) -> None:
@@ -155,7 +151,9 @@ def test_a_folder_never_swallows_its_neighbours(store: Store, bucket: Bucket) ->
         with pytest.raises(NotFound):
             folder.stat("b")
     head, mark, query = store.url.partition("?")
-    with Store(store.name, f"{head}/train?scope=prefix{'&' if mark else ''}{query}", store.integration, {}).open() as plain:
+    with Store(
+        store.name, f"{head}/train?scope=prefix{'&' if mark else ''}{query}", store.integration, {}
+    ).open() as plain:
         assert listed(plain) == ["train", "train.txt", "train/a", "training/b"]
 
 
@@ -221,7 +219,9 @@ def test_missing_bucket_is_not_found(store: Store) -> None:
     if store.name.startswith("memory"):
         assert listed(store.open()) == []
         return
-    gone = Store(store.name, store.url.replace("test-", "gone-").replace("/bucket", "/gone"), store.integration, {})
+    gone = Store(
+        store.name, store.url.replace("test-", "gone-").replace("/bucket", "/gone"), store.integration, {}
+    )
     with pytest.raises(NotFound) as caught:
         listed(gone.open())
     assert "gone" in str(caught.value)

@@ -31,7 +31,9 @@ class S3Rig:
         if "prefixed" in kind:
             path = "/some/folder"
             lacks["k" * 1024] = "longer than a key may be"
-        return Store(kind, f"s3://{name}{path}?endpoint={self.endpoint}&region=us-east-1", self.integration, lacks)
+        return Store(
+            kind, f"s3://{name}{path}?endpoint={self.endpoint}&region=us-east-1", self.integration, lacks
+        )
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,12 @@ SELECT key, fingerprint, rev, n, coalesce(size, 0), content_id FROM item
 WHERE dataset = :dataset AND driver = :driver AND key > :after AND key <= :until
 ORDER BY key LIMIT :limit;
 
+-- name: known
+-- Those of some keys that had a row before the transaction.
+SELECT key FROM item
+WHERE dataset = :dataset AND driver = :driver AND n <= :last AND key IN (SELECT value FROM json_each(:keys))
+ORDER BY key;
+
 -- name: insert_settled
 -- The first row of a key; none is inserted if there is one already.
 INSERT INTO item (dataset, driver, key, rev, run, created_at, removed_at,
@@ -143,6 +149,10 @@ SELECT key FROM run_missing WHERE run = :run AND key > :after ORDER BY key LIMIT
 -- name: drop_missing
 -- Noted keys of a run that has ended.
 DELETE FROM run_missing WHERE run = :run;
+
+-- name: drop_stale_missing
+-- Noted keys of earlier runs that nobody resumes.
+DELETE FROM run_missing WHERE run IN (SELECT n FROM run WHERE dataset = :dataset AND n < :run);
 
 -- name: moves
 -- Pairs of one vanished and one new key with the same bytes, where neither side has another candidate.

@@ -92,27 +92,17 @@ class SqliteCatalog:
         now = self._now()
         known: list[str] = []
         with self.db.transaction():
+            # Numbers grow, and nobody else writes in this transaction: rows up to here were there before.
+            ((last,),) = self.db.sql("SELECT coalesce(max(n), 0) FROM item")
             for start in range(0, len(found), _INSERT):
                 batch = found[start : start + _INSERT]
                 statement = _insert_statement(len(batch), source["dataset"], source["driver"], run, now)
                 written = self.db.change_sql(statement, list(chain.from_iterable(batch)))
                 if written != len(batch):
-                    known += self._already_known(source, batch, run)
+                    names = json.dumps([o.key for o in batch])
+                    rows = self.db.query("known", {**source, "keys": names, "last": last})
+                    known += [key for (key,) in rows]
         return known
-
-    def _already_known(self, source: dict[str, int], batch: Sequence[ObjectInfo], run: int) -> list[str]:
-        """Keys of a batch that had a row before: those whose row is not exactly what was just inserted."""
-        bounds = {**source, "after": "", "until": batch[-1].key, "limit": -1}
-        after = batch[0].key
-        rows = {
-            row[0]: row
-            for row in self.db.sql(
-                "SELECT key, fingerprint, rev, run FROM item WHERE dataset = :dataset AND driver = :driver"
-                " AND key >= :after AND key <= :until",
-                {**bounds, "after": after},
-            )
-        }
-        return [o.key for o in batch if rows[o.key][1:] != (o.fingerprint, 1, run)]
 
     def settle(self, dataset: str, key: str, found: ObjectInfo | None, *, expect_rev: int) -> Row:
         """See `Catalog.settle`."""
@@ -318,9 +308,7 @@ class SqliteCatalog:
         source = self._source(dataset)
         given = {**source, "trashed": int(trashed)}
         # The key just before the prefix: a page may then begin inside the range, without a second statement.
-        after = max(
-            after or "", prefix[:-1] + chr(ord(prefix[-1]) - 1) if prefix and ord(prefix[-1]) > 1 else ""
-        )
+        after = max(after or "", _before(prefix))
         left = limit
         while left is None or left > 0:
             page = min(_PAGE, left or _PAGE)
@@ -444,6 +432,7 @@ class SqliteCatalog:
             if former is not None:
                 self.db.change("adopt_missing", {"run": run, "former": former})
                 self.db.change_sql("UPDATE run SET state = 'resumed' WHERE n = ?", (former,))
+            self.db.change("drop_stale_missing", {"run": run, "dataset": number})
             return self._runs("WHERE r.n = ?", (run,))[0]
 
     def _free_lease(self, dataset: int, name: str) -> None:
@@ -686,6 +675,14 @@ def _facts(found: ObjectInfo | None) -> dict[str, Any]:
     facts = found._asdict() if found else dict.fromkeys(ObjectInfo._fields)
     del facts["key"]
     return facts
+
+
+def _before(prefix: str) -> str:
+    """A string that sorts before every key with this prefix, and close to the first of them."""
+    if not prefix or ord(prefix[-1]) <= 1:
+        return ""
+    last = ord(prefix[-1]) - 1
+    return prefix[:-1] + chr(0xD7FF if last == 0xDFFF else last)  # surrogates are not characters
 
 
 def _iso(seconds: float) -> str:

@@ -32,7 +32,7 @@ CREATE TABLE driver (
 );
 
 CREATE TABLE dataset (
-    n INTEGER PRIMARY KEY,
+    n INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: processes remember it
     id TEXT NOT NULL UNIQUE,            -- 24 hexadecimal digits
     name TEXT NOT NULL UNIQUE,
     driver INTEGER NOT NULL REFERENCES driver (n),

@@ -1,0 +1,51 @@
+"""The command line. One module per group of verbs; this one runs it and maps errors to exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from syncagent.cli import browse, doctor, mirror, records, upkeep
+from syncagent.cli.root import cli
+from syncagent.errors import EXIT_BUG, EXIT_INTERRUPTED, SyncAgentError
+
+__all__ = ["cli", "run"]
+
+for _module in (mirror, browse, records, upkeep, doctor):
+    for _command in _module.COMMANDS:
+        cli.add_command(_command)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code. One line for an expected error, never a traceback."""
+    words = sys.argv[1:] if arguments is None else arguments
+    verbose = "-v" in words or "--verbose" in words or bool(os.environ.get("SYNCAGENT_VERBOSE"))
+    try:
+        code = cli.main(words, prog_name="syncagent", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.ClickException as wrong:
+        wrong.show()
+        return wrong.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("syncagent: interrupted; run it again to go on\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SyncAgentError as error:
+        if verbose:
+            traceback.print_exc()
+        sys.stderr.write(f"syncagent: error: {error}\n")
+        return error.exit_code
+    except Exception as bug:
+        if verbose:
+            traceback.print_exc()
+        sys.stderr.write(f"syncagent: bug: {type(bug).__name__}; -v shows where. Please report it.\n")
+        return EXIT_BUG
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,156 @@
+"""sync, plan, check, settle: the main job."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+
+import click
+
+from syncagent.agent import Agent
+from syncagent.cli import output
+from syncagent.cli.root import integration_option, json_option, option, verbose, with_agent
+from syncagent.errors import EXIT_DIFFERS, Refused, SyncAgentError
+from syncagent.model import Action, Outcome, Report
+
+_dataset_option = option("--dataset", metavar="NAME", help="The dataset's name. Default: from the URL.")
+
+
+@click.command()
+@click.argument("target")
+@_dataset_option
+@integration_option
+@option("--max-deletes", type=click.IntRange(0), help="Items that may be removed. Default: 1,000 or 10 %.")
+@option("--fresh", is_flag=True, help="List from the beginning, also when a run was interrupted.")
+@option("--quiet", is_flag=True, help="Only the summary.")
+@json_option
+@with_agent
+def sync(
+    agent: Agent,
+    target: str,
+    dataset: str | None,
+    integration: str | None,
+    max_deletes: int | None,
+    fresh: bool,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Make a dataset equal to its bucket. TARGET is a URL, a folder or a dataset."""
+    found = agent.resolve(target, name=dataset, integration=integration)
+    reconciler = agent.reconciler(found)
+    total = 0 if quiet else agent.catalog.count(found.id)
+    with output.Progress(quiet=quiet, total=total) as progress:
+        report = reconciler.sweep(
+            max_deletes=agent.settings.max_deletes,
+            resume=not fresh,
+            on_outcome=None if quiet else output.Lines(as_json=as_json, limit=_limit(as_json)),
+            on_progress=progress,
+        )
+    if report.resumed_after is not None:
+        output.note(f"resumed after {output.printable(report.resumed_after)}; --fresh lists everything")
+    _finish(report, as_json=as_json)
+    if report.refused:
+        raise Refused(
+            f"nothing was removed: {report.refused}",
+            resource=found.name,
+            hint="look with 'syncagent plan', then pass --max-deletes with the number you expect",
+        )
+    return EXIT_DIFFERS if report.failed else 0
+
+
+@click.command()
+@click.argument("target")
+@_dataset_option
+@integration_option
+@json_option
+@with_agent
+def plan(agent: Agent, target: str, dataset: str | None, integration: str | None, as_json: bool) -> int:
+    """Show what sync would do, and change no item."""
+    found = agent.resolve(target, name=dataset, integration=integration)
+    report, lines = Report(), output.Lines(as_json=as_json, limit=_limit(as_json))
+    for outcome in agent.reconciler(found).plan(report):
+        lines(outcome)
+    _finish(report, as_json=as_json, future=True)
+    return 0
+
+
+@click.command()
+@click.argument("target")
+@integration_option
+@option("--repair", is_flag=True, help="Then sync.")
+@option("--samples", type=click.IntRange(0), default=5, show_default=True, help="Keys shown of each kind.")
+@json_option
+@with_agent
+def check(
+    agent: Agent, target: str, integration: str | None, repair: bool, samples: int, as_json: bool
+) -> int:
+    """Compare bucket and catalog, all of it. Exit code 1 if they differ."""
+    found = agent.resolve(target, integration=integration)
+    reconciler, report = agent.reconciler(found), Report()
+    shown: dict[Action, list[Outcome]] = defaultdict(list)
+    for outcome in reconciler.check(report):
+        if as_json:
+            output.emit_json(output.outcome_json(outcome))
+        elif len(shown[outcome.action]) < samples:
+            shown[outcome.action].append(outcome)
+    names = {
+        Action.ADDED: ("added", "in the bucket, not in the catalog"),
+        Action.CHANGED: ("changed", "another object than the catalog knows"),
+        Action.REMOVED: ("removed", "in the catalog, not in the bucket"),
+    }
+    for action, (name, meaning) in names.items():
+        if (count := getattr(report, name)) and not as_json:
+            sys.stdout.write(f"{action.value} {count} {meaning}\n")
+            sys.stdout.writelines(f"  {output.line(outcome)}\n" for outcome in shown[action])
+            if count > len(shown[action]):
+                sys.stdout.write(f"  … and {count - len(shown[action])} more\n")
+    if as_json:
+        output.emit_json(output.report_json(report))
+    elif not report.drift:
+        sys.stdout.write(f"equal: {report.same} objects, {report.listed} listed in {report.seconds:.1f} s\n")
+    else:
+        sys.stdout.write(f"{report.drift} differences, {report.same} objects the same\n")
+    if not report.drift:
+        return 0
+    if not repair:
+        return EXIT_DIFFERS
+    repaired = reconciler.sweep(max_deletes=agent.settings.max_deletes, resume=False)
+    _finish(repaired, as_json=as_json)
+    if repaired.refused:
+        raise Refused(
+            f"nothing was removed: {repaired.refused}", hint="use 'syncagent sync' with --max-deletes"
+        )
+    return EXIT_DIFFERS if repaired.failed else 0
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@json_option
+@with_agent
+def settle(agent: Agent, dataset: str, keys: tuple[str, ...], as_json: bool) -> int:
+    """Look at single objects, and make their items agree."""
+    found = agent.catalog.dataset(dataset)
+    reconciler, lines, code = agent.reconciler(found), output.Lines(as_json=as_json, limit=None), 0
+    for key in keys:
+        try:
+            lines(reconciler.settle(key))
+            agent.catalog.release(found.id, [key])
+        except SyncAgentError as error:
+            lines(Outcome(key, Action.FAILED, error=str(error)))
+            code = error.exit_code
+    return code
+
+
+def _limit(as_json: bool) -> int | None:
+    return None if as_json or verbose() else output.LINES
+
+
+def _finish(report: Report, *, as_json: bool, future: bool = False) -> None:
+    if as_json:
+        output.emit_json(output.report_json(report))
+    else:
+        sys.stdout.write(output.summary(report, future=future) + "\n")
+
+
+COMMANDS = (sync, plan, check, settle)

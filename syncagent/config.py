@@ -1,0 +1,84 @@
+"""Settings: option, then environment, then file, then default."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from syncagent.errors import ConfigError
+
+_FILES = (Path("syncagent.toml"), Path("~/.config/syncagent/config.toml"))
+
+
+def home() -> Path:
+    """Where the default catalog is: ``SYNCAGENT_HOME``, or ``~/.syncagent``."""
+    return Path(os.environ.get("SYNCAGENT_HOME") or "~/.syncagent").expanduser()
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Each has a ``SYNCAGENT_…`` variable of the same name."""
+
+    model_config = SettingsConfigDict(env_prefix="SYNCAGENT_", extra="forbid", hide_input_in_errors=True)
+
+    catalog: str = Field(default_factory=lambda: f"sqlite:///{home() / 'catalog.db'}")
+    secret_key: SecretStr | None = None
+    """Fernet key that seals integrations; else from `secret_key_file`."""
+    secret_key_file: Path | None = None
+    """Default: beside the catalog, made on first use with mode 0600."""
+    catalog_timeout: float = Field(default=30.0, ge=0)
+    """Seconds to wait for another process's write."""
+    max_deletes: int | None = Field(default=None, ge=0)
+    """Items that one sweep may remove; default the larger of 1,000 and 10 % of the dataset."""
+    workers: int = Field(default=8, ge=1, le=256)
+    """Keys settled at once."""
+    trash_days: float = Field(default=30, ge=0)
+    tombstone_days: float = Field(default=15, ge=0)
+    """Longer than the slowest redelivery of an event: SQS keeps messages up to 14 days."""
+
+
+def load(path: Path | None = None, **options: Any) -> Settings:
+    """Read settings.
+
+    :param path: a TOML file; None looks for ``syncagent.toml`` here, then in ``~/.config/syncagent``.
+    :param options: given by the user; None means not given.
+    :raises ConfigError: a file that is no TOML, an unknown key, a value that does not fit.
+    """
+    named = path or (Path(os.environ["SYNCAGENT_CONFIG"]) if os.environ.get("SYNCAGENT_CONFIG") else None)
+    found = named or next((file.expanduser() for file in _FILES if file.expanduser().is_file()), None)
+    given = {name: value for name, value in options.items() if value is not None}
+    from_file = _read(found) if found else {}
+    for name in list(from_file):
+        if f"SYNCAGENT_{name.upper()}" in os.environ:
+            del from_file[name]
+    try:
+        return Settings(**{**from_file, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        where = f"{found}: " if name in from_file else ""
+        raise ConfigError(f"{where}{name}: {first['msg']}", resource=name, hint="see docs/cli.md") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no such settings file: {path}", resource=str(path)) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} is not readable TOML: {error}", resource=str(path)) from error
+    for name in values:
+        if name not in Settings.model_fields:
+            close = difflib.get_close_matches(name, Settings.model_fields, 1)
+            hint = (
+                f"did you mean {close[0]!r}?"
+                if close
+                else f"known are {', '.join(sorted(Settings.model_fields))}"
+            )
+            raise ConfigError(f"{path}: unknown setting {name!r}", resource=name, hint=hint)
+    return values

@@ -1,0 +1,372 @@
+"""What only the SQLite catalog has: a file, a schema, locks, a disk that fills."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from syncagent.catalog import open_catalog
+from syncagent.catalog.sql.connection import Connection
+from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.catalog.sql.statements import migrations, queries
+from syncagent.errors import ConfigError, Conflict, SyncAgentError, Transient
+from syncagent.model import DriverSpec
+from tests.engine import info
+
+SPEC = DriverSpec(type="memory", bucket="box", name="box")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "catalog.db"
+
+
+@pytest.fixture
+def catalog(path: Path) -> Iterator[SqliteCatalog]:
+    with SqliteCatalog(path, timeout=0.1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ds(catalog: SqliteCatalog) -> str:
+    return catalog.ensure_dataset("data", SPEC).id
+
+
+def shape(db: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    """Every table and index, without comments and spacing."""
+    rows = db.execute(
+        "SELECT type, name, coalesce(sql, '') FROM sqlite_master ORDER BY type, name"
+    ).fetchall()
+    return [(kind, name, " ".join(" ".join(line.partition("--")[0] for line in sql.splitlines()).split()))
+            for kind, name, sql in rows]  # fmt: skip
+
+
+def plain(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, timeout=0.1)
+
+
+# -- the schema ----------------------------------------------------------------------------------
+
+
+def test_schema_is_what_the_migrations_make(catalog: SqliteCatalog, path: Path) -> None:
+    with closing(sqlite3.connect(":memory:")) as wanted, closing(plain(path)) as made:
+        wanted.executescript((files("syncagent.catalog.sql") / "schema.sql").read_text())
+        assert shape(made) == shape(wanted)
+        assert len(shape(made)) > 10
+        assert made.execute("PRAGMA user_version").fetchone() == (len(migrations()),)
+
+
+def test_every_statement_is_sound_sql_and_used(catalog: SqliteCatalog) -> None:
+    sources = "".join(file.read_text() for file in Path(str(files("syncagent.catalog.sql"))).glob("*.py"))
+    for name, statement in queries().items():
+        given = {word: None for word in _parameters(statement)}
+        values = given if given or "?" not in statement else [None] * statement.count("?")
+        catalog.db.sql(f"EXPLAIN {statement}", values)
+        assert f'"{name}"' in sources, f"{name} is used nowhere"
+
+
+def _parameters(statement: str) -> list[str]:
+    import re
+
+    return re.findall(r":(\w+)", re.sub(r"--.*", "", statement))
+
+
+def test_lookups_and_scans_use_the_index(catalog: SqliteCatalog) -> None:
+    for name in ("get", "scan", "scan_until", "settle_found", "settle_gone", "item", "items"):
+        statement = queries()[name]
+        plan = catalog.db.sql(f"EXPLAIN QUERY PLAN {statement}", dict.fromkeys(_parameters(statement)))
+        text = " | ".join(row[3] for row in plan)
+        assert "USING INDEX item_key" in text, (name, text)
+        assert "TEMP B-TREE" not in text, (name, text)
+
+
+@pytest.mark.parametrize("migrate", [True, False])
+def test_a_newer_schema_is_left_alone(path: Path, migrate: bool) -> None:
+    SqliteCatalog(path).close()
+    with closing(plain(path)) as db:
+        db.execute("PRAGMA user_version=99")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="newer syncagent .schema 99") as caught:
+        SqliteCatalog(path, migrate=migrate)
+    assert caught.value.exit_code == 2
+    assert path.read_bytes() == before
+
+
+def test_an_older_schema_is_left_alone_when_asked_to(path: Path) -> None:
+    with closing(plain(path)) as db:
+        db.execute("CREATE TABLE t (x)")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="catalog migrate"):
+        SqliteCatalog(path, migrate=False)
+    assert path.read_bytes() == before
+
+
+def test_a_migration_that_breaks_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "syncagent.catalog.sql.connection.migrations",
+            lambda: [*migrations(), "CREATE TABLE extra (x);\nCREATE TABLE item (x);\n"],
+        )
+        with pytest.raises(SyncAgentError):
+            SqliteCatalog(path)
+    with closing(plain(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (len(migrations()),)
+        assert "extra" not in [name for _, name, _ in shape(db)]
+    SqliteCatalog(path).close()
+
+
+def test_migrating_twice_does_nothing(catalog: SqliteCatalog) -> None:
+    assert catalog.db.migrate() == 0
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to be one" * 50, b"SQLite format 3\0" + b"x" * 9000]
+)
+def test_what_is_not_a_database_is_left_alone(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="not a sound SQLite file"):
+        SqliteCatalog(path)
+    assert path.read_bytes() == content
+
+
+def test_a_folder_is_not_a_catalog(tmp_path: Path) -> None:
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(SyncAgentError) as caught:
+        SqliteCatalog(tmp_path / "folder.db")
+    assert "folder.db" in str(caught.value)
+    assert caught.value.exit_code in (2, 6)
+
+
+def test_open_catalog_by_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url, made in (
+        ("sqlite:///one.db", tmp_path / "one.db"),
+        (f"sqlite:///{tmp_path}/two.db", tmp_path / "two.db"),
+        ("new/folder/three.db", tmp_path / "new/folder/three.db"),
+        (str(tmp_path / "four.db"), tmp_path / "four.db"),
+    ):
+        open_catalog(url).close()
+        assert made.is_file()
+    for url in ("mysql://h/db", "sqlite://", "sqlite:///"):
+        with pytest.raises(ConfigError):
+            open_catalog(url)
+
+
+# -- locks, permissions, disks -------------------------------------------------------------------
+
+
+def test_locked_by_another_process_is_transient(catalog: SqliteCatalog, ds: str, path: Path) -> None:
+    catalog.insert_new(ds, [info("a")])
+    with closing(plain(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for write in (
+            lambda: catalog.insert_new(ds, [info("b")]),
+            lambda: catalog.settle(ds, "a", None, expect_rev=1),
+            lambda: catalog.begin_run(ds),
+            lambda: catalog.quarantine(ds, "a", Transient("x")),
+        ):
+            with pytest.raises(Transient, match="locked by another process") as caught:
+                write()
+            assert caught.value.exit_code == 5
+        assert [row.key for row in catalog.scan(ds)] == ["a"], "readers are not held up"
+        with SqliteCatalog(path, timeout=0.1) as third:
+            assert third.count(ds) == 1
+        other.execute("ROLLBACK")
+    assert catalog.insert_new(ds, [info("b")]) == []
+    assert catalog.count(ds) == 2
+
+
+AS_NOBODY = """
+import os, sys, pathlib
+os.setgroups([]); os.setegid(65534); os.seteuid(65534)
+from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.errors import SyncAgentError
+from tests.engine import info
+try:
+    with SqliteCatalog(pathlib.Path(sys.argv[1]), timeout=0.1) as catalog:
+        ds = catalog.dataset("data").id
+        print("read", catalog.count(ds))
+        catalog.insert_new(ds, [info("b")])
+        print("wrote")
+except SyncAgentError as error:
+    print(type(error).__name__, error.exit_code)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become somebody else")
+@pytest.mark.parametrize(
+    ("folder_mode", "file_mode", "said"),
+    [
+        (0o777, 0o444, "read 1 AccessDenied 6"),
+        (0o777, 0o600, "AccessDenied 6"),
+        (0o700, 0o666, "AccessDenied 6"),
+        (0o777, 0o666, "read 1 wrote"),
+    ],
+    ids=["read-only file", "private file", "private folder", "open to all"],
+)
+def test_what_the_file_system_forbids_is_access_denied(folder_mode: int, file_mode: int, said: str) -> None:
+    # pytest's own folder is closed to others, so this one is not below it.
+    folder = Path(tempfile.mkdtemp(prefix="syncagent-test-"))
+    try:
+        path = folder / "catalog.db"
+        with SqliteCatalog(path) as catalog:
+            catalog.insert_new(catalog.ensure_dataset("data", SPEC).id, [info("a")])
+        path.chmod(file_mode)
+        folder.chmod(folder_mode)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, str(path)], capture_output=True, text=True, check=False,
+            env={"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+        assert done.stdout.split() == said.split(), done.stderr
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become somebody else")
+def test_a_new_catalog_in_a_forbidden_folder_is_access_denied() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="syncagent-test-"))
+    try:
+        folder.chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, str(folder / "catalog.db")], capture_output=True, text=True,
+            check=False, env={"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+        assert done.stdout.split() == ["AccessDenied", "6"], done.stderr
+        assert list(folder.iterdir()) == []
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_full_disk_is_transient_and_changes_nothing(catalog: SqliteCatalog, ds: str) -> None:
+    catalog.insert_new(ds, [info(f"{n:05}") for n in range(100)])
+    before = list(catalog.scan(ds))
+    pages = catalog.db.sql("PRAGMA page_count")[0][0]
+    catalog.db.sql(f"PRAGMA max_page_count={pages + 2}")
+    with pytest.raises(Transient, match="is full") as caught:
+        catalog.insert_new(ds, [info(f"new{n:05}") for n in range(5000)])
+    assert caught.value.exit_code == 5
+    assert list(catalog.scan(ds)) == before
+    run = catalog.begin_run(ds)
+    assert run.number, "and it goes on where there is room"
+    catalog.db.sql(f"PRAGMA max_page_count={pages + 5000}")
+    assert catalog.insert_new(ds, [info(f"new{n:05}") for n in range(5000)]) == []
+    assert catalog.count(ds) == 5100
+    assert catalog.db.sql("PRAGMA integrity_check") == [("ok",)]
+
+
+# -- transactions and threads --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, Conflict])
+def test_what_raises_inside_a_transaction_is_rolled_back(
+    catalog: SqliteCatalog, ds: str, error: type[BaseException]
+) -> None:
+    catalog.insert_new(ds, [info("a")])
+    before = list(catalog.scan(ds))
+    with pytest.raises(error), catalog.db.transaction():
+        catalog.settle(ds, "a", None, expect_rev=1)
+        with catalog.db.transaction():  # joins the outer one
+            catalog.insert_new(ds, [info("b")])
+        assert len(list(catalog.scan(ds))) == 2
+        raise error("now")
+    assert list(catalog.scan(ds)) == before
+    catalog.insert_new(ds, [info("b")])
+    assert catalog.count(ds) == 2
+
+
+def test_a_process_that_dies_in_a_transaction_leaves_nothing(
+    path: Path, catalog: SqliteCatalog, ds: str
+) -> None:
+    catalog.insert_new(ds, [info("a")])
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "from syncagent.catalog.sql.sqlite import SqliteCatalog\n"
+        "from tests.engine import info\n"
+        "catalog = SqliteCatalog(pathlib.Path(sys.argv[1]))\n"
+        "with catalog.db.transaction():\n"
+        "    catalog.insert_new(sys.argv[2], [info(f'{n:05}') for n in range(3000)])\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path), ds], check=False, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == -9
+    assert [row.key for row in catalog.scan(ds)] == ["a"]
+    catalog.insert_new(ds, [info("b")])
+
+
+def test_threads_share_a_catalog(catalog: SqliteCatalog, ds: str) -> None:
+    """Each of 8 threads raises the revision of 10 rows 25 times; not one step is lost."""
+    catalog.insert_new(ds, [info(f"{n}") for n in range(10)])
+
+    def work(_: int) -> int:
+        conflicts = 0
+        for n in range(250):
+            key = f"{n % 10}"
+            while True:
+                row = catalog.get(ds, key)
+                assert row is not None
+                try:
+                    catalog.settle(ds, key, info(key), expect_rev=row.rev)
+                except Conflict:
+                    conflicts += 1
+                    continue
+                break
+        return conflicts
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert {row.rev for row in catalog.scan(ds)} == {1 + 8 * 25}
+
+
+def test_a_transaction_of_one_thread_is_not_joined_by_another(catalog: SqliteCatalog, ds: str) -> None:
+    inside, done = threading.Event(), threading.Event()
+
+    def other() -> None:
+        inside.wait(5)
+        catalog.insert_new(ds, [info("theirs")])
+        done.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with pytest.raises(RuntimeError), catalog.db.transaction():
+        catalog.insert_new(ds, [info("ours")])
+        inside.set()
+        assert not done.wait(0.1), "it waits for its turn"
+        raise RuntimeError
+    thread.join()
+    assert [row.key for row in catalog.scan(ds)] == ["theirs"]
+
+
+def test_many_open_a_new_catalog_at_once(path: Path) -> None:
+    start = threading.Barrier(6)
+
+    def make(_: int) -> str:
+        start.wait()
+        with SqliteCatalog(path, timeout=10) as one:
+            return one.ensure_dataset("data", SPEC).id + one._stamp
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(make, range(6)))) == 1
+
+
+def test_statements_are_counted(tmp_path: Path) -> None:
+    db = Connection(tmp_path / "c.db", timeout=1, migrate=True)
+    with closing(db):
+        before = db.statements
+        db.sql("SELECT 1")
+        db.change("release_all", {"dataset": 1})
+        assert db.statements == before + 2
