@@ -20,12 +20,12 @@ from operator import itemgetter
 
 from syncagent.catalog.base import Catalog, Dataset, Run, Store
 from syncagent.drivers.bucket import Bucket
-from syncagent.errors import NotFound, SyncAgentError
+from syncagent.errors import AccessDenied, NotFound, SyncAgentError
 from syncagent.model import Action, ObjectInfo, Outcome, Report, Row
 from syncagent.retry import retrying
 
 _PAGE = 1000
-_INSERT = 5000  # new objects a transaction
+_INSERT = 10000  # new objects a transaction
 _ADVANCE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 10.0
 _CONFIRM = 1000  # differences that `check` looks at twice
@@ -84,8 +84,14 @@ def differences(
     with contextlib.closing(_pages(bucket, after)) as pages:
         for page in pages:
             objects, last = page, page[-1].key
+            # Bounded also where the bucket lost millions of neighbouring keys.
+            limit = 2 * _PAGE + len(objects)
+            known = catalog.stamps(dataset, after=cursor, until=last, limit=limit)
+            if not known or list(map(_stamp, objects)) == known:
+                yield Difference(last, listed=len(objects), new=[] if known else objects)
+                cursor = last
+                continue
             while True:
-                # Bounded also where the bucket lost millions of neighbouring keys.
                 limit = 2 * _PAGE + len(objects)
                 rows = list(catalog.scan(dataset, after=cursor, until=last, limit=limit))
                 if len(rows) < limit:
@@ -239,7 +245,8 @@ class Reconciler:
         :param on_outcome: called for every key that is not the same; from this thread.
         :param on_progress: called with the report so far, about once a second.
         :raises Conflict: another sweep holds the dataset.
-        :raises SyncAgentError: the listing broke; nothing was removed, and the next sweep goes on from there.
+        :raises SyncAgentError: the listing broke; nothing was removed. The next sweep goes on from there, unless
+            the listing cannot be trusted.
         """
         run = self.catalog.begin_run(self.dataset.id, resume=resume)
         report = run.report
@@ -256,9 +263,12 @@ class Reconciler:
             state = "refused" if report.refused else "done"
         except SyncAgentError as failure:
             state, error = "failed", str(failure)
+            if not (failure.transient or isinstance(failure, AccessDenied)):
+                sweep.start_over()
             raise
         except Exception as bug:
             state, error = "failed", type(bug).__name__
+            sweep.start_over()
             raise
         finally:
             # A catalog that cannot be written now must not hide the error that came first.
@@ -327,14 +337,22 @@ class _Sweep:
         # Rows first: should the process die in between, the next one finds them to be the same.
         known = retrying(self._catalog.insert_new)(self._dataset, new, run=self._run.origin) if new else []
         seen = set(known)
-        added = [found for found in new if found.key not in seen]
+        added = [found for found in new if found.key not in seen] if seen else list(new)
         new.clear()
-        for found in added:
-            self._count(Outcome(found.key, Action.ADDED, found.size))
+        if self._tell is _ignore:  # nobody asked for each of them
+            self._report.added += len(added)
+        else:
+            for found in added:
+                self._count(Outcome(found.key, Action.ADDED, found.size))
         self._settle_all(known)
         retrying(self._catalog.advance)(self._run.number, cursor, missing, self._report)
         missing.clear()
         self._on_progress(self._report)
+
+    def start_over(self) -> None:
+        """A listing that was not sound (out of order, say) may have left out keys before the cursor."""
+        with contextlib.suppress(SyncAgentError):
+            self._catalog.advance(self._run.number, None, [], self._report)
 
     def move(self) -> None:
         """Pairs of a vanished and a new key with the same bytes keep the item, its id and its labels."""

@@ -134,6 +134,12 @@ class Catalog(Protocol):
         """Rows with ``after < key <= until`` in UTF-8 byte order, tombstones included."""
         ...
 
+    def stamps(
+        self, dataset: str, *, after: str | None, until: str, limit: int
+    ) -> list[tuple[str, str | None]]:
+        """Key and fingerprint of the rows that `scan` would give: all that an unchanged range needs."""
+        ...
+
     def insert_new(self, dataset: str, found: Sequence[ObjectInfo], *, run: int = 0) -> list[str]:
         """Insert items for keys never seen; returns the keys that already had a row (left as they were).
 

@@ -8,6 +8,7 @@ import queue
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -20,6 +21,9 @@ from syncagent.model import DriverSpec, ObjectInfo, Scope
 
 MAX_KEY_BYTES = 1024
 _SPOOL_PAGE = 1000
+_AHEAD = 8  # pages: what comes in while one transaction is written
+_WARM_UP = 4  # pages
+_WORTH_A_THREAD = 0.005  # seconds that a page waits for the network
 _new = tuple.__new__
 
 Page = list[ObjectInfo]
@@ -30,7 +34,7 @@ class Bucket:
     """Objects below a driver's path, by key relative to it.
 
     Adds to a driver what must be the same everywhere: exact path scope, folder markers left out,
-    byte order guaranteed, bounds cut on the client, one page fetched ahead, the delete policy.
+    byte order guaranteed, bounds cut on the client, pages fetched ahead, the delete policy.
     """
 
     def __init__(self, driver: Driver, spec: DriverSpec, *, url: str) -> None:
@@ -184,8 +188,28 @@ class Bucket:
 
 
 def _ahead(pages: Iterator[Page]) -> Generator[Page, None, None]:
-    """Fetch one page ahead in a thread, so that the network and the catalog work side by side."""
-    handed: queue.Queue[Page | BaseException | None] = queue.Queue(maxsize=1)
+    """Hand pages on; where they wait for the network, fetch a few ahead in a thread.
+
+    Where they do not (a local server, a folder), a thread only takes Python's lock away from the reader:
+    an unchanged sweep of a million objects took 5.6 s with it and 4.4 s without.
+    """
+    waited = 0.0
+    for number in range(_WARM_UP):
+        wall, cpu = time.perf_counter(), time.thread_time()
+        page = next(pages, None)
+        if page is None:
+            return
+        if number:  # the first page also opens the connection
+            waited += (time.perf_counter() - wall) - (time.thread_time() - cpu)
+        yield page
+    if waited / (_WARM_UP - 1) < _WORTH_A_THREAD:
+        yield from pages
+    else:
+        yield from _in_thread(pages)
+
+
+def _in_thread(pages: Iterator[Page]) -> Generator[Page, None, None]:
+    handed: queue.Queue[Page | BaseException | None] = queue.Queue(maxsize=_AHEAD)
     stopped = threading.Event()
 
     def offer(what: Page | BaseException | None) -> bool:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 from xml.etree import ElementTree
-from xml.sax.saxutils import unescape
 
-from syncagent.errors import Transient
+from syncagent.errors import InvalidInput, Transient
 from syncagent.model import ObjectInfo
 
+# Possessive throughout: an entry fits or does not, and nothing is tried twice.
 _ENTRY = re.compile(
-    r"<Contents><Key>([^<]*)</Key><LastModified>(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)[^<]*Z</LastModified>"
-    r'<ETag>(?:&quot;|&#34;|")?([^<&"]*)(?:&quot;|&#34;|")?</ETag>'
-    r"(?:<Checksum[A-Za-z]+>[^<]*</Checksum[A-Za-z]+>)*<Size>(\d+)</Size>"
-    r"(?:<Owner>(?:<(?:ID|DisplayName)>[^<]*</(?:ID|DisplayName)>)*</Owner>)?"
-    r"(?:<StorageClass>([^<]*)</StorageClass>)?</Contents>"
+    r"<Contents><Key>([^<]*+)</Key><LastModified>([^<]{19})[^<]*+</LastModified>"
+    r'<ETag>(?:&quot;|&#34;|")?+([^<&"]*+)(?:&quot;|&#34;|")?+</ETag>'
+    r"(?:<ChecksumAlgorithm>[^<]*+</ChecksumAlgorithm>)*+(?:<ChecksumType>[^<]*+</ChecksumType>)?+"
+    r"<Size>([0-9]++)</Size>(?:<Owner>(?:<(?:ID|DisplayName)>[^<]*+</(?:ID|DisplayName)>)*+</Owner>)?+"
+    r"(?:<StorageClass>([^<]*+)</StorageClass>)?+</Contents>"
 )
 _COUNT = re.compile(r"<KeyCount>(\d+)</KeyCount>")
 _TOKEN = re.compile(r"<NextContinuationToken>([^<]*)</NextContinuationToken>")
 _TRUNCATED = re.compile(r"<IsTruncated>(true|false)</IsTruncated>")
 _ESCAPES = re.compile(r"%(..)")
-_ENTITIES = {"&quot;": '"', "&apos;": "'", "&#34;": '"', "&#39;": "'"}
+_ASCII = re.compile(r"[0-7][0-9A-Fa-f]").fullmatch
 _MD5_LENGTH = 32
 _new = tuple.__new__
 
@@ -39,20 +39,38 @@ def parse_page(body: bytes, resource: str) -> Page:
     """Read one page.
 
     :raises Transient: the page is cut off, or says something else than it holds.
+    :raises InvalidInput: the page or a key in it is not what S3 may send.
     """
-    text = body.decode("utf-8", errors="strict")
+    try:
+        text = body.decode("utf-8", errors="strict")
+        return _parse_fast(text, resource) or _parse_slowly(text, resource)
+    except ValueError as error:  # not UTF-8, or a size that is no number
+        raise InvalidInput(
+            f"a listing page of {resource} cannot be decoded",
+            resource=resource,
+            hint="the store does not follow S3's protocol",
+        ) from error
+
+
+def _parse_fast(text: str, resource: str) -> Page | None:
+    """The page, or None for one that only the XML parser reads right."""
     rows = _ENTRY.findall(text)
-    if not text.rstrip().endswith("</ListBucketResult>") or len(rows) != text.count("<Contents>"):
-        return _parse_slowly(body, resource)
+    if not text[-40:].rstrip().endswith("</ListBucketResult>"):
+        return None
     # The head stands before the entries on S3, but not on every compatible store.
     first, last = text.find("<Contents>"), text.rfind("</Contents>")
     head = text if first < 0 else text[:first] + text[last:]
     truncated, token, count = _TRUNCATED.search(head), _TOKEN.search(head), _COUNT.search(head)
-    if truncated is None or (count is not None and int(count[1]) != len(rows)):
-        return _parse_slowly(body, resource)
-    if truncated[1] == "true" and token is None:
+    expected = int(count[1]) if count else text.count("<Contents>")
+    if truncated is None or expected != len(rows):
+        return None
+    if truncated[1] == "true" and not (token and token[1]):
         raise _cut_off(resource)
-    keys = _decode([row[0] for row in rows], url="<EncodingType>url</EncodingType>" in head)
+    raw = [row[0] for row in rows]
+    joined = "\0".join(raw)
+    if "&" in joined or (token and "&" in token[1]):  # entities and character references
+        return None
+    keys = _decode(raw, joined) if "<EncodingType>url</EncodingType>" in head else raw
     objects = [
         _new(
             ObjectInfo,
@@ -61,35 +79,35 @@ def parse_page(body: bytes, resource: str) -> Page:
         )
         for key, (_, modified, etag, size, storage) in zip(keys, rows, strict=True)
     ]  # fmt: skip
-    return Page(objects, unescape(token[1], _ENTITIES) if token and truncated[1] == "true" else None)
+    return Page(objects, token[1] if token and truncated[1] == "true" else None)
 
 
-def _decode(keys: list[str], *, url: bool) -> list[str]:
+def _decode(keys: list[str], joined: str) -> list[str]:
     """Decode the keys of a page once, all together: one pass over a long string beats a thousand short ones."""
-    joined = "\0".join(keys)
-    if not url:
-        return [unescape(key, _ENTITIES) for key in keys] if "&" in joined else keys
     if "%" not in joined and "+" not in joined:
         return keys
+    # A per cent sign always begins an escape, so replacing one cannot make another, if %25 comes last.
+    # What date-partitioned keys are full of goes first; finding out what else there is costs more than these.
+    joined = joined.replace("+", " ").replace("%3D", "=").replace("%20", " ")
+    if "%" not in joined:
+        return joined.split("\0")
     codes = set(_ESCAPES.findall(joined))
     if "00" in codes:
         return [unquote_plus(key, errors="strict") for key in keys]
-    if any(code > "7F" or not code.isalnum() for code in map(str.upper, codes)):
-        return unquote_plus(joined, errors="strict").split("\0")
-    # A per cent sign always begins an escape, so replacing one cannot make another, if %25 comes last.
-    joined = joined.replace("+", " ")
+    if not all(map(_ASCII, codes)):
+        return unquote(joined, errors="strict").split("\0")
     for code in sorted(codes, key=lambda code: code == "25"):
         joined = joined.replace(f"%{code}", chr(int(code, 16)))
     return joined.split("\0")
 
 
-def _parse_slowly(body: bytes, resource: str) -> Page:
-    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
+def _parse_slowly(text: str, resource: str) -> Page:
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise Transient(
             f"the listing of {resource} holds a document type, which S3 never sends", resource=resource
         )
     try:
-        root = ElementTree.fromstring(body)  # noqa: S314  # document types were refused above
+        root = ElementTree.fromstring(text)  # noqa: S314  # no document type; text leaves no other encoding
     except ElementTree.ParseError as error:
         raise _cut_off(resource) from error
     space = root.tag[: root.tag.index("}") + 1] if "}" in root.tag else ""
@@ -118,8 +136,10 @@ def _parse_slowly(body: bytes, resource: str) -> Page:
             )
         )
     count, token = value(root, "KeyCount"), value(root, "NextContinuationToken")
-    truncated = value(root, "IsTruncated") == "true"
-    if (count and int(count) != len(objects)) or (truncated and not token):
+    told = value(root, "IsTruncated").lower()
+    truncated = told == "true"
+    # A page that does not say whether it is the last must not pass for the last.
+    if told not in {"true", "false"} or (count and int(count) != len(objects)) or (truncated and not token):
         raise _cut_off(resource)
     return Page(objects, token if truncated else None)
 

@@ -191,10 +191,13 @@ def test_locked_by_another_process_is_transient(catalog: SqliteCatalog, ds: str,
 
 AS_NOBODY = """
 import os, sys, pathlib
-os.setgroups([]); os.setegid(65534); os.seteuid(65534)
 from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.catalog.sql.statements import migrations, queries
 from syncagent.errors import SyncAgentError
 from tests.engine import info
+# Python itself may be where nobody may read, so everything is loaded before.
+migrations(), queries()
+os.setgroups([]); os.setegid(65534); os.seteuid(65534)
 try:
     with SqliteCatalog(pathlib.Path(sys.argv[1]), timeout=0.1) as catalog:
         ds = catalog.dataset("data").id

@@ -23,6 +23,12 @@ SELECT key FROM item
 WHERE dataset = :dataset AND driver = :driver AND n <= :last AND key IN (SELECT value FROM json_each(:keys))
 ORDER BY key;
 
+-- name: stamps
+-- What an unchanged key range is compared by.
+SELECT key, fingerprint FROM item
+WHERE dataset = :dataset AND driver = :driver AND key > :after AND key <= :until
+ORDER BY key LIMIT :limit;
+
 -- name: insert_settled
 -- The first row of a key; none is inserted if there is one already.
 INSERT INTO item (dataset, driver, key, rev, run, created_at, removed_at,

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from syncagent.catalog.base import Dataset, Item, Quarantined, Run
 from syncagent.catalog.sql.connection import Connection
@@ -85,6 +85,13 @@ class SqliteCatalog:
                 return
             after = rows[-1][0]
             left = None if left is None else left - len(rows)
+
+    def stamps(
+        self, dataset: str, *, after: str | None, until: str, limit: int
+    ) -> list[tuple[str, str | None]]:
+        """See `Catalog.stamps`. One statement."""
+        bounds = {**self._source(dataset), "after": after or "", "until": until, "limit": limit}
+        return cast("list[tuple[str, str | None]]", self.db.query("stamps", bounds))
 
     def insert_new(self, dataset: str, found: Sequence[ObjectInfo], *, run: int = 0) -> list[str]:
         """See `Catalog.insert_new`. One transaction."""
