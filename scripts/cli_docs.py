@@ -55,7 +55,9 @@ over the variable `SYNCAGENT_…` of the same name, the variable over the file.
 """
 
 
-def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(
+    command: click.Command, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command with its words, groups first."""
     yield path, command
     if isinstance(command, click.Group):
@@ -68,13 +70,19 @@ def render() -> str:
     parts = [HEAD]
     for path, command in commands(cli):
         words = " ".join(("syncagent", *path))
-        context = click.Context(command, info_name=words, auto_envvar_prefix="_".join(("SYNCAGENT", *map(str.upper, path))))
+        context = click.Context(
+            command, info_name=words, auto_envvar_prefix="_".join(("SYNCAGENT", *map(str.upper, path)))
+        )
         usage = " ".join(command.collect_usage_pieces(context))
         if isinstance(command, click.Group) and path:
             parts.append(f"## {words}\n\n{command.help}\n")
             continue
-        parts.append(f"{'##' if len(path) < 2 else '###'} {words}\n\n    {words} {usage}\n\n{_text(command)}\n")
-        rows = [_row(parameter, context) for parameter in command.params if isinstance(parameter, click.Option)]
+        parts.append(
+            f"{'##' if len(path) < 2 else '###'} {words}\n\n    {words} {usage}\n\n{_text(command)}\n"
+        )
+        rows = [
+            _row(parameter, context) for parameter in command.params if isinstance(parameter, click.Option)
+        ]
         if rows:
             parts.append("| option | variable | |\n|---|---|---|\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
@@ -86,7 +94,9 @@ def _text(command: click.Command) -> str:
 
 def _row(parameter: click.Option, context: click.Context) -> str:
     names = ", ".join(f"`{name}`" for name in parameter.opts)
-    variable = f"`{context.auto_envvar_prefix}_{(parameter.name or '').upper()}`" if parameter.show_envvar else ""
+    variable = (
+        f"`{context.auto_envvar_prefix}_{(parameter.name or '').upper()}`" if parameter.show_envvar else ""
+    )
     return f"| {names} | {variable} | {parameter.help} |"
 
 

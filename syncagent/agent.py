@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from syncagent.catalog import Dataset, Store, open_catalog
-from syncagent.config import Settings
 from syncagent.drivers import Bucket, describe, open_bucket, parse_url
 from syncagent.errors import ConfigError, NotFound
 from syncagent.model import DriverSpec
-from syncagent.reconcile import Reconciler
+
+if TYPE_CHECKING:
+    from syncagent.config import Settings
+    from syncagent.reconcile import Reconciler
 
 
 class Agent:
@@ -19,8 +24,7 @@ class Agent:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._buckets: list[Bucket] = []
-        self._opened = False
+        self._opened = ExitStack()
 
     def __enter__(self) -> Agent:
         return self
@@ -32,19 +36,20 @@ class Agent:
     def catalog(self) -> Store:
         """The catalog, opened on first use."""
         key = self.settings.secret_key
-        self._opened = True
-        return open_catalog(
+        catalog = open_catalog(
             self.settings.catalog,
             secret_key=key.get_secret_value() if key else None,
             secret_key_file=self.settings.secret_key_file,
             timeout=self.settings.catalog_timeout,
         )
+        self._opened.callback(catalog.close)
+        return catalog
 
     def bucket(self, spec: DriverSpec) -> Bucket:
         """Open a driver's bucket with the integration that its record names."""
         integration = self.catalog.integration(spec.integration) if spec.integration else None
         bucket = open_bucket(spec, integration)
-        self._buckets.append(bucket)
+        self._opened.callback(bucket.close)
         return bucket
 
     def spec(self, target: str, integration: str | None = None) -> DriverSpec:
@@ -53,14 +58,24 @@ class Agent:
             return replace(parse_url(target), integration=integration)
         return self.catalog.dataset(target).driver
 
-    def resolve(self, target: str, *, name: str | None = None, integration: str | None = None) -> Dataset:
-        """The dataset of a name, or of a URL or folder; the latter is made on first use.
+    def resolve(
+        self, target: str, *, name: str | None = None, integration: str | None = None, create: bool = False
+    ) -> Dataset:
+        """The dataset of a name, or of a URL or folder.
 
-        :raises NotFound: no such dataset. :raises ConfigError: the name mirrors something else.
+        :param create: make the dataset of a URL or folder that none mirrors yet.
+        :raises NotFound: no such dataset.
+        :raises ConfigError: the name mirrors something else, or opens it with another integration.
         """
         known = None if is_location(target) else self._dataset(target)
         if known:
-            return known
+            if name not in (None, known.name):
+                raise ConfigError(
+                    f"{target!r} is a dataset already, so --dataset {name} cannot name it",
+                    resource=target,
+                    hint="leave --dataset out, or give the URL",
+                )
+            return _same_integration(known, integration)
         if not is_location(target) and not Path(target).is_dir():
             return self.catalog.dataset(target)  # raises, naming those there are
         spec = replace(parse_url(target), integration=integration)
@@ -68,7 +83,7 @@ class Agent:
         if name is None:
             for dataset in self.catalog.datasets():
                 if describe(dataset.driver) == url:
-                    return dataset
+                    return _same_integration(dataset, integration)
         chosen = name or default_name(spec)
         taken = self._dataset(chosen)
         if taken and describe(replace(taken.driver, region=spec.region)) != url:
@@ -77,11 +92,38 @@ class Agent:
                 resource=chosen,
                 hint=f"name the one for {url} with --dataset",
             )
-        return taken or self.catalog.ensure_dataset(chosen, spec)
+        if taken:
+            return _same_integration(taken, integration)
+        if not create:
+            raise NotFound(
+                f"no dataset mirrors {url}", resource=url, hint=f"make one with 'syncagent sync {target}'"
+            )
+        return self.catalog.ensure_dataset(chosen, spec)
 
     def reconciler(self, dataset: Dataset) -> Reconciler:
         """What keeps this dataset equal to its bucket."""
-        return Reconciler(self.catalog, dataset, self.bucket(dataset.driver), workers=self.settings.workers)
+        return self._reconciler(self.catalog, dataset, self.bucket(dataset.driver))
+
+    def planner(self, target: str, *, name: str | None = None, integration: str | None = None) -> Reconciler:
+        """A reconciler to plan with. Stores nothing: what is not mirrored yet is compared with an empty catalog."""
+        try:
+            known = self.resolve(target, name=name, integration=integration)
+        except NotFound:
+            if not is_location(target) and not Path(target).is_dir():
+                raise
+        else:
+            return self.reconciler(known)
+        bucket = self.bucket(self.spec(target, integration))
+        folder = self._opened.enter_context(TemporaryDirectory(prefix="syncagent-"))
+        empty = open_catalog(str(Path(folder) / "empty.db"))
+        self._opened.callback(empty.close)
+        spec = replace(bucket.spec, integration=None)
+        return self._reconciler(empty, empty.ensure_dataset(name or default_name(spec), spec), bucket)
+
+    def _reconciler(self, catalog: Store, dataset: Dataset, bucket: Bucket) -> Reconciler:
+        from syncagent.reconcile import Reconciler
+
+        return Reconciler(catalog, dataset, bucket, workers=self.settings.workers)
 
     def _dataset(self, name: str) -> Dataset | None:
         try:
@@ -90,11 +132,19 @@ class Agent:
             return None
 
     def close(self) -> None:
-        """Close what was opened."""
-        for bucket in self._buckets:
-            bucket.close()
-        if self._opened:
-            self.catalog.close()
+        """Close what was opened, the last first."""
+        self._opened.close()
+
+
+def _same_integration(dataset: Dataset, integration: str | None) -> Dataset:
+    if integration not in (None, dataset.driver.integration):
+        raise ConfigError(
+            f"dataset {dataset.name!r} opens its bucket with"
+            f" {dataset.driver.integration or 'the default credentials'}, not with {integration!r}",
+            resource=dataset.name,
+            hint="leave --integration out, or give the new one a name with --dataset",
+        )
+    return dataset
 
 
 def is_location(target: str) -> bool:

@@ -6,7 +6,7 @@ import difflib
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,7 +24,9 @@ def home() -> Path:
 class Settings(BaseSettings):
     """Everything that can be set. Each has a ``SYNCAGENT_…`` variable of the same name."""
 
-    model_config = SettingsConfigDict(env_prefix="SYNCAGENT_", extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SYNCAGENT_", extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     catalog: str = Field(default_factory=lambda: f"sqlite:///{home() / 'catalog.db'}")
     secret_key: SecretStr | None = None
@@ -40,6 +42,8 @@ class Settings(BaseSettings):
     trash_days: float = Field(default=30, ge=0)
     tombstone_days: float = Field(default=15, ge=0)
     """Longer than the slowest redelivery of an event: SQS keeps messages up to 14 days."""
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    """What the log on stderr tells, such as names that a driver passes over."""
 
 
 def load(path: Path | None = None, **options: Any) -> Settings:
@@ -54,15 +58,20 @@ def load(path: Path | None = None, **options: Any) -> Settings:
     given = {name: value for name, value in options.items() if value is not None}
     from_file = _read(found) if found else {}
     for name in list(from_file):
-        if f"SYNCAGENT_{name.upper()}" in os.environ:
+        if os.environ.get(f"SYNCAGENT_{name.upper()}"):
             del from_file[name]
     try:
         return Settings(**{**from_file, **given})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        where = f"{found}: " if name in from_file else ""
-        raise ConfigError(f"{where}{name}: {first['msg']}", resource=name, hint="see docs/cli.md") from None
+        if name in given:
+            name = f"--{name.replace('_', '-')}"
+        elif name in from_file:
+            name = f"{found}: {name}"
+        else:
+            name = f"SYNCAGENT_{name.upper()}"
+        raise ConfigError(f"{name}: {first['msg']}", resource=name, hint="see docs/cli.md") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

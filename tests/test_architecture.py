@@ -78,7 +78,11 @@ def upward(source: str, path: Path) -> list[str]:
     mine = part(".".join(path.relative_to(ROOT).with_suffix("").parts))
     found = []
     for name, _ in imports(ast.parse(source), path):
-        if name.split(".")[0] != "syncagent" or (other := part(name)) == mine:
+        if (
+            name.split(".")[0] != "syncagent"
+            or name == "syncagent.__version__"
+            or (other := part(name)) == mine
+        ):
             continue
         if LEVEL.get(other, 99) >= LEVEL[mine]:
             found.append(f"{mine} imports {name}")
@@ -149,7 +153,9 @@ HEAVY = ["google", "azure", "numpy", "PIL", "boto3", "botocore", "click", "rich"
 
 def loaded_by(*modules: str) -> set[str]:
     script = f"import sys, json\nimport {', '.join(modules)}\nprint(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     # A package without code of its own (`google`) may be put there by a .pth file at start.
     modules_loaded = set(json.loads(done.stdout))
     return {name.split(".")[0] for name in modules_loaded if name not in {"google"}}

@@ -10,7 +10,7 @@ import traceback
 import click
 
 from syncagent.cli import browse, doctor, mirror, records, upkeep
-from syncagent.cli.root import cli
+from syncagent.cli.root import cli, hush
 from syncagent.errors import EXIT_BUG, EXIT_INTERRUPTED, SyncAgentError
 
 __all__ = ["cli", "run"]
@@ -29,7 +29,6 @@ def run(arguments: list[str] | None = None) -> int:
     verbose = "-v" in words or "--verbose" in words or bool(os.environ.get("SYNCAGENT_VERBOSE"))
     try:
         code = cli.main(words, prog_name="syncagent", standalone_mode=False)
-        sys.stdout.flush()
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.ClickException as wrong:
@@ -38,10 +37,6 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write("syncagent: interrupted; run it again to go on\n")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except SyncAgentError as error:
         if verbose:
             traceback.print_exc()
@@ -52,4 +47,8 @@ def run(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         sys.stderr.write(f"syncagent: bug: {type(bug).__name__}; -v shows where. Please report it.\n")
         return EXIT_BUG
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        hush()
     return code if isinstance(code, int) else 0

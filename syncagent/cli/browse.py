@@ -7,19 +7,24 @@ import string
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncagent.agent import Agent, is_location
-from syncagent.catalog import Item
 from syncagent.cli import output
 from syncagent.cli.root import integration_option, json_option, option, verbose, with_agent
-from syncagent.drivers import Bucket
 from syncagent.errors import ConfigError
 from syncagent.model import ObjectInfo, Scope
 
-_FIELDS = ("key", "size", "modified", "etag", "version", "type", "class")
+if TYPE_CHECKING:
+    from syncagent.agent import Agent
+    from syncagent.catalog import Item
+    from syncagent.drivers import Bucket
+
+_FIELDS = {"key": 0, "size": 2, "modified": 3, "etag": 4, "version": 5, "type": 7, "class": 8}
+"""What each is called here, and where it stands in an `ObjectInfo`."""
+_PAGE = 1000
 
 
 @click.command()
@@ -27,7 +32,6 @@ _FIELDS = ("key", "size", "modified", "etag", "version", "type", "class")
 @integration_option
 @option(
     "--format",
-    "pattern",
     metavar="TEXT",
     help="A line's text, with {key} {size} {modified} {etag} {version} {type} {class}.",
 )
@@ -38,6 +42,8 @@ def ls(
     agent: Agent, target: str, integration: str | None, pattern: str | None, summary: bool, as_json: bool
 ) -> None:
     """List the objects of a bucket (URL, folder) or the items of a dataset."""
+    from syncagent.agent import is_location
+
     if not is_location(target) and any(d.name == target for d in agent.catalog.datasets()):
         pages = _item_pages(agent.catalog.items(agent.catalog.dataset(target).id))
     else:
@@ -72,19 +78,39 @@ def describe_scope(bucket: Bucket) -> str:
 def _renderer(pattern: str | None, *, as_json: bool) -> Any:
     """A function from a page to its text. A page at a time: this runs for every object."""
     if as_json:
-        return lambda page: "".join([json.dumps(_named(found), ensure_ascii=False) + "\n" for found in page])
-    if pattern is not None:
-        try:
-            names = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
-        except ValueError as error:
-            raise ConfigError(f"--format: {error}") from error
-        if names - set(_FIELDS):
-            raise ConfigError(
-                f"--format: unknown field {sorted(names - set(_FIELDS))[0]!r}",
-                hint=f"known are {', '.join(_FIELDS)}",
-            )
-        return lambda page: "".join([pattern.format(**_named(found, people=True)) + "\n" for found in page])
-    return _columns
+        return lambda page: "".join([output.encode(_named(found)) + "\n" for found in page])
+    return _columns if pattern is None else _formatted(pattern)
+
+
+def _formatted(pattern: str) -> Any:
+    """Like `_renderer`, for a pattern: its names become places in the tuple, so that no dictionary is made."""
+    places, used = "", set()
+    try:
+        for text, name, spec, conversion in string.Formatter().parse(pattern):
+            places += text.replace("{", "{{").replace("}", "}}")
+            if name is None:
+                continue
+            if name not in _FIELDS:
+                raise ConfigError(
+                    f"--format: unknown field {name!r}", resource=name, hint=f"known are {', '.join(_FIELDS)}"
+                )
+            used.add(_FIELDS[name])
+            mark = f"!{conversion}" if conversion else ""
+            places += f"{{{_FIELDS[name]}{mark}{':' if spec else ''}{spec}}}"
+        line = (places + "\n").format
+        line(*ObjectInfo("", "", 0, "", "", "", "", "", ""))
+    except (ValueError, TypeError, LookupError) as error:
+        raise ConfigError(f"--format: {error}", hint="write it as in '{size:>12} {key}'") from error
+
+    def render(page: list[ObjectInfo]) -> str:
+        # What a store does not tell is shown as "-", and a key for people.
+        if any(found[place] is None for place in used for found in page):
+            page = [ObjectInfo._make(["-" if value is None else value for value in found]) for found in page]
+        if not "".join([found[0] for found in page]).isprintable():
+            page = [found._replace(key=output.printable(found.key)) for found in page]
+        return "".join([line(*found) for found in page])
+
+    return render
 
 
 def _columns(page: list[ObjectInfo]) -> str:
@@ -93,35 +119,26 @@ def _columns(page: list[ObjectInfo]) -> str:
     return "".join([f"{found[3]} {found[2]:>12} {output.printable(found[0])}\n" for found in page])
 
 
-def _named(found: ObjectInfo, *, people: bool = False) -> dict[str, Any]:
-    key = output.printable(found.key) if people else found.key
-    values = (
-        key,
-        found.size,
-        found.modified,
-        found.etag,
-        found.version,
-        found.content_type,
-        found.storage_class,
-    )
-    return dict(zip(_FIELDS, values, strict=True))
+def _named(found: ObjectInfo) -> dict[str, Any]:
+    return {name: found[place] for name, place in _FIELDS.items()}
 
 
 def _item_pages(items: Iterator[Item]) -> Iterator[list[ObjectInfo]]:
-    for item in items:
-        yield [
-            ObjectInfo(
-                item.key,
-                "",
-                item.size,
-                item.modified,
-                item.etag,
-                item.version,
-                item.content_id,
-                item.mimetype,
-                item.storage_class,
-            )
-        ]
+    while page := [
+        ObjectInfo(
+            item.key,
+            "",
+            item.size,
+            item.modified,
+            item.etag,
+            item.version,
+            item.content_id,
+            item.mimetype,
+            item.storage_class,
+        )
+        for item in islice(items, _PAGE)
+    ]:
+        yield page
 
 
 @click.command()

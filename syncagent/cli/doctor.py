@@ -8,16 +8,19 @@ import secrets
 import sys
 from collections.abc import Callable
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import click
 
-from syncagent.agent import Agent
 from syncagent.cli import output
 from syncagent.cli.browse import describe_scope
 from syncagent.cli.root import integration_option, option, with_agent
-from syncagent.drivers import Bucket
 from syncagent.errors import AccessDenied, SyncAgentError
-from syncagent.model import DriverSpec, ObjectInfo
+from syncagent.model import DriverSpec, ObjectInfo, Scope
+
+if TYPE_CHECKING:
+    from syncagent.agent import Agent
+    from syncagent.drivers import Bucket
 
 _COUNT = 1000
 _SAMPLES = 5
@@ -32,7 +35,11 @@ _AZURE_ROLE = "Storage Blob Data "
 @with_agent
 def doctor(agent: Agent, target: str, integration: str | None, put: bool, delete: bool) -> int:
     """Test what is allowed on a bucket, one permission at a time."""
-    bucket = agent.bucket(agent.spec(target, integration))
+    spec = agent.spec(target, integration)
+    try:
+        bucket = agent.bucket(spec)
+    except SyncAgentError as error:
+        return _failed(spec, "open", error)
     sys.stdout.write(f"{describe_scope(bucket)}\n")
     tests = _Tests(bucket)
     tests.run("list", tests.list)
@@ -44,6 +51,18 @@ def doctor(agent: Agent, target: str, integration: str | None, put: bool, delete
     return tests.code
 
 
+class _NotTestedError(Exception):
+    pass
+
+
+def _failed(spec: DriverSpec, name: str, error: SyncAgentError) -> int:
+    """The line of a failure, with the policy to add where a permission is missing; returns its exit code."""
+    sys.stdout.write(f"FAIL  {name}: {error}\n")
+    if isinstance(error, AccessDenied) and error.permission:
+        sys.stdout.write(policy(spec, name, error.permission) + "\n")
+    return error.exit_code
+
+
 class _Tests:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
@@ -53,14 +72,14 @@ class _Tests:
         self.code = 0
 
     def run(self, name: str, test: Callable[[], str]) -> None:
-        """One line, `ok` or `FAIL`; a missing permission with the policy to add."""
+        """One line, `ok` or `FAIL`, or `-` for what could not be tried."""
         try:
             sys.stdout.write(f"ok    {name}: {test()}\n")
+        except _NotTestedError as reason:
+            sys.stdout.write(f"-     {name}: not tested: {reason}\n")
         except SyncAgentError as error:
-            self.code = self.code or error.exit_code
-            sys.stdout.write(f"FAIL  {name}: {error}\n")
-            if isinstance(error, AccessDenied) and error.permission:
-                sys.stdout.write(policy(self._bucket.spec, name, error.permission) + "\n")
+            code = _failed(self._bucket.spec, name, error)
+            self.code = self.code or code
 
     def list(self) -> str:
         pages = self._bucket.list()
@@ -74,7 +93,7 @@ class _Tests:
 
     def get(self) -> str:
         if not self._found:
-            return "not tested: there is no object to read"
+            raise _NotTestedError("there is no object to read")
         key = self._found[0].key
         self._bucket.stat(key)
         self._bucket.read_bytes(key, limit=1)
@@ -87,7 +106,7 @@ class _Tests:
 
     def delete(self) -> str:
         if not self._stored:
-            return "not tested: nothing of its own was stored"
+            raise _NotTestedError("nothing of its own was stored")
         # Its own object, whatever the driver's record says of everybody else's.
         self._bucket.driver.delete(self._bucket.full_key(self._probe))
         return f"deleted {self._probe}"
@@ -97,20 +116,19 @@ def policy(spec: DriverSpec, test: str, permission: str) -> str:
     """The text that grants what is missing, for the store's own tool."""
     bucket = spec.bucket
     if spec.type == "s3":
-        resource = f"arn:aws:s3:::{bucket}" + (
-            "" if test == "list" else f"/{spec.path + '/' if spec.path else ''}*"
-        )
+        below = f"{spec.path}/" if spec.path and spec.scope is Scope.FOLDER else spec.path
+        resource = f"arn:aws:s3:::{bucket}" + ("" if test in ("open", "list") else f"/{below}*")
         statement = {"Effect": "Allow", "Action": permission, "Resource": resource}
         return f"      add to the IAM policy: {json.dumps(statement)}"
     if spec.type == "gcs":
-        role = {"list": "objectViewer", "get": "objectViewer", "put": "objectCreator"}.get(test, "objectUser")
+        role = {"put": "objectCreator", "delete": "objectUser"}.get(test, "objectViewer")
         return (
             f"      gcloud storage buckets add-iam-policy-binding gs://{bucket}"
             f" --member=serviceAccount:NAME --role=roles/storage.{role}"
         )
     if spec.type == "azureblob":
         account, _, container = bucket.partition("/")
-        role = _AZURE_ROLE + ("Reader" if test in ("list", "get") else "Contributor")
+        role = _AZURE_ROLE + ("Reader" if test in ("open", "list", "get") else "Contributor")
         return (
             f'      az role assignment create --assignee ID --role "{role}" --scope'
             f" /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.Storage/storageAccounts/{account}"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 import click
 
-from syncagent.agent import Agent
 from syncagent.cli import output
 from syncagent.cli.root import integration_option, json_option, option, verbose, with_agent
 from syncagent.errors import EXIT_DIFFERS, Refused, SyncAgentError
 from syncagent.model import Action, Outcome, Report
+
+if TYPE_CHECKING:
+    from syncagent.agent import Agent
 
 _dataset_option = option("--dataset", metavar="NAME", help="The dataset's name. Default: from the URL.")
 
@@ -36,7 +39,7 @@ def sync(
     as_json: bool,
 ) -> int:
     """Make a dataset equal to its bucket. TARGET is a URL, a folder or a dataset."""
-    found = agent.resolve(target, name=dataset, integration=integration)
+    found = agent.resolve(target, name=dataset, integration=integration, create=True)
     reconciler = agent.reconciler(found)
     total = 0 if quiet else agent.catalog.count(found.id)
     with output.Progress(quiet=quiet, total=total) as progress:
@@ -65,10 +68,10 @@ def sync(
 @json_option
 @with_agent
 def plan(agent: Agent, target: str, dataset: str | None, integration: str | None, as_json: bool) -> int:
-    """Show what sync would do, and change no item."""
-    found = agent.resolve(target, name=dataset, integration=integration)
+    """Show what sync would do, and change nothing."""
+    reconciler = agent.planner(target, name=dataset, integration=integration)
     report, lines = Report(), output.Lines(as_json=as_json, limit=_limit(as_json))
-    for outcome in agent.reconciler(found).plan(report):
+    for outcome in reconciler.plan(report):
         lines(outcome)
     _finish(report, as_json=as_json, future=True)
     return 0

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from syncagent.cli.root import hush
 from syncagent.model import Action, Outcome, Report
 
 LINES = 1000
@@ -41,9 +42,12 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     return found
 
 
+encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
 def emit_json(value: Mapping[str, Any]) -> None:
     """One object, one line."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(encode(value) + "\n")
 
 
 def note(text: str) -> None:
@@ -100,10 +104,12 @@ class Lines:
             if self._printed == self._limit + 1:
                 note("… further lines left out; -v prints them all")
             return
-        if self._as_json:
-            emit_json(outcome_json(outcome))
-        else:
-            sys.stdout.write(line(outcome) + "\n")
+        text = encode(outcome_json(outcome)) if self._as_json else line(outcome)
+        try:
+            sys.stdout.write(text + "\n")
+        except BrokenPipeError:
+            # `sync | head` has seen enough, but the sync goes on.
+            hush()
 
 
 class Progress:
@@ -135,7 +141,10 @@ class Progress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        # rich would take stdout along to stderr; it may only where both are this terminal.
+        self._bar = Progress(
+            *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+        )
         task = self._bar.add_task("waiting for the first page", total=self._total or None)
         self._bar.start()
 

@@ -6,15 +6,18 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from syncagent.agent import Agent
 from syncagent.cli import output
 from syncagent.cli.root import integration_option, json_option, option, with_agent
 from syncagent.drivers import describe, parse_url
 from syncagent.errors import ConfigError
 from syncagent.model import Integration
+
+if TYPE_CHECKING:
+    from syncagent.agent import Agent
 
 _TYPES = {
     "s3": {"key", "secret", "token"},
@@ -168,7 +171,7 @@ def integrations_ls(agent: Agent, as_json: bool) -> None:
 
 @integrations.command("create")
 @click.argument("name")
-@option("--type", "kind", required=True, type=click.Choice(sorted(_TYPES)), help="What the credentials open.")
+@option("--type", required=True, type=click.Choice(sorted(_TYPES)), help="What the credentials open.")
 @option(
     "--option-env",
     multiple=True,
@@ -178,7 +181,6 @@ def integrations_ls(agent: Agent, as_json: bool) -> None:
 @option("--option-file", multiple=True, metavar="OPTION=FILE", help="Take an option from a file.")
 @option(
     "--option",
-    "plain",
     multiple=True,
     metavar="OPTION=VALUE",
     help="An option that is no secret, such as clientId.",
@@ -197,7 +199,9 @@ def integrations_create(
     for given, read in ((option_env, _from_env), (option_file, _from_file), (plain, _from_word)):
         for pair in given:
             wanted, mark, source = pair.partition("=")
-            if not mark or wanted not in _TYPES[kind]:
+            if not mark:  # whatever it is, it may be a secret
+                raise ConfigError("an integration's option has no value", hint="write it as OPTION=…")
+            if wanted not in _TYPES[kind]:
                 raise ConfigError(
                     f"{wanted!r} is no option of a {kind} integration",
                     hint=f"known are {', '.join(sorted(_TYPES[kind]))}",
@@ -208,17 +212,21 @@ def integrations_create(
     sys.stdout.write(f"{agent.catalog.create_integration(Integration(name, kind, options)).id}\n")
 
 
-def _from_env(_: str, variable: str) -> str:
-    if variable not in os.environ:
-        raise ConfigError(f"the variable {variable} is not set", resource=variable)
+# Neither message repeats what was given: the secret itself may stand there by mistake.
+def _from_env(name: str, variable: str) -> str:
+    if not os.environ.get(variable):
+        raise ConfigError(f"--option-env {name}: there is no such variable, or it is empty", resource=name)
     return os.environ[variable]
 
 
-def _from_file(_: str, file: str) -> str:
+def _from_file(name: str, file: str) -> str:
     try:
-        return Path(file).expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {file}", resource=file) from error
+        text = Path(file).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--option-file {name}: that file cannot be read", resource=name) from error
+    if not text:
+        raise ConfigError(f"--option-file {name}: that file is empty", resource=name)
+    return text
 
 
 def _from_word(name: str, value: str) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
-from syncagent.agent import Agent
 from syncagent.cli import output
 from syncagent.cli.root import json_option, option, with_agent
 from syncagent.errors import EXIT_DIFFERS, SyncAgentError
 from syncagent.model import Action, Outcome
+
+if TYPE_CHECKING:
+    from syncagent.agent import Agent
 
 
 @click.group()

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import quote
 
 from syncagent.drivers.base import Capabilities
+from syncagent.drivers.streams import Body, read_full
 from syncagent.errors import (
     AccessDenied,
     AlreadyExists,
@@ -123,7 +124,9 @@ class GcsDriver:
                 )
         except _PastEnd:
             return contextlib.nullcontext(io.BytesIO())
-        return contextlib.closing(cast(BinaryIO, _Body(answer, self, key)))
+        return contextlib.closing(
+            cast(BinaryIO, Body(answer.raw.read, answer.close, lambda: self._translated("get", key)))
+        )
 
     def put(
         self, key: str, body: BinaryIO, *, content_type: str | None = None, if_absent: bool = False
@@ -210,7 +213,8 @@ class GcsDriver:
             answer = session.request(method, url, timeout=(10, 60), **given)
             if answer.status_code >= 400:
                 with contextlib.closing(answer):
-                    raise exceptions.from_http_response(answer)
+                    make: Any = exceptions.from_http_response
+                    raise make(answer)
             return answer
 
         return retry.Retry(predicate=_worth_retrying, initial=0.2, maximum=10.0, timeout=_DEADLINE)(send)()
@@ -229,6 +233,7 @@ class GcsDriver:
 
     def _translate(self, error: Exception, kind: str, resource: str) -> SyncAgentError:
         import requests
+        import urllib3
         from google.api_core import exceptions
         from google.auth import exceptions as auth
 
@@ -282,7 +287,7 @@ class GcsDriver:
             return ConfigError(
                 f"Google Cloud Storage refuses bucket {bucket} or key {resource!r}", resource=resource
             )
-        if isinstance(error, requests.RequestException):
+        if isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
             return Transient(
                 f"the connection to bucket {bucket} failed: {type(error).__name__}", resource=resource
             )
@@ -299,33 +304,9 @@ class _Missing(NotFound):
     """The object is not there."""
 
 
-class _Body(io.RawIOBase):
-    """A response body whose broken connections are our errors."""
-
-    def __init__(self, answer: Any, driver: GcsDriver, key: str) -> None:
-        self._answer, self._driver, self._key = answer, driver, key
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            data = self._answer.raw.read(len(buffer))
-        except Exception as error:
-            raise Transient(
-                f"the connection broke while reading {self._key!r}", resource=self._key
-            ) from error
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._answer.close()
-        super().close()
-
-
 def _sized(body: BinaryIO) -> tuple[BinaryIO, int | None]:
     """A stream that the SDK can rewind, and its size if it is one part only."""
-    first = body.read(_PART)
+    first = read_full(body, _PART)
     if len(first) < _PART:
         return io.BytesIO(first), len(first)
     if body.seekable():
@@ -388,9 +369,11 @@ def _credentials(spec: DriverSpec, integration: Integration | None) -> Any:
     """Credentials of the integration, none at all, or None for the SDK's own chain."""
     from google.auth.credentials import AnonymousCredentials
 
+    anonymous: Any = AnonymousCredentials
+
     if integration is None:
         if spec.options.get("anonymous", "no") == "yes" or spec.endpoint:
-            return AnonymousCredentials()
+            return anonymous()
         return None
     if integration.type != "gcs":
         raise ConfigError(
@@ -402,12 +385,14 @@ def _credentials(spec: DriverSpec, integration: Integration | None) -> Any:
     try:
         content = json.loads(integration.options["content"])
         if content.get("type") == "authorized_user":
-            from google.oauth2.credentials import Credentials as UserCredentials
+            from google.oauth2 import credentials as user
 
-            return UserCredentials.from_authorized_user_info(content, scopes=[_SCOPE])
-        from google.oauth2.service_account import Credentials
+            kind: Any = user.Credentials
+            return kind.from_authorized_user_info(content, scopes=[_SCOPE])
+        from google.oauth2 import service_account
 
-        return Credentials.from_service_account_info(content, scopes=[_SCOPE])
+        account: Any = service_account.Credentials
+        return account.from_service_account_info(content, scopes=[_SCOPE])
     except (KeyError, ValueError, TypeError, AttributeError, auth.GoogleAuthError):
         # Not chained: the error may quote the key.
         raise ConfigError(

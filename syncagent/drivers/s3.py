@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 from syncagent.drivers.base import Capabilities
 from syncagent.drivers.s3_pages import parse_page
+from syncagent.drivers.streams import Body, read_full
 from syncagent.errors import (
     AccessDenied,
     AlreadyExists,
@@ -22,6 +24,7 @@ from syncagent.errors import (
     NotFound,
     SyncAgentError,
     Transient,
+    Unsupported,
 )
 from syncagent.model import DriverSpec, Integration, ObjectInfo
 
@@ -42,6 +45,7 @@ _ACTIONS = {
     "put": "s3:PutObject",
     "delete": "s3:DeleteObject",
 }
+_PERFORM = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)")
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 _BAD_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId"}
 _BUSY = {
@@ -71,13 +75,20 @@ class S3Driver:
         self._bucket = spec.bucket
         self._spec = spec
         self._integration = integration
+        self._pays = _flag(spec, "requester_pays")
+        self._anonymous = _flag(spec, "anonymous")
         self._lock = threading.Lock()
         self._made: Any = None
         self._page = threading.local()
         self.requests: Counter[str] = Counter()
         # Directory buckets list in no order and cannot start at a key.
         ordered = not spec.bucket.endswith("--x-s3")
-        self.caps = replace(self.caps, sorted_listing=ordered, prices=() if spec.endpoint else _PRICES)
+        self.caps = replace(
+            self.caps,
+            sorted_listing=ordered,
+            signs=not self._anonymous,
+            prices=() if spec.endpoint else _PRICES,
+        )
 
     def __repr__(self) -> str:
         return f"<S3Driver {self._bucket}>"
@@ -110,6 +121,8 @@ class S3Driver:
                 and self.caps.sorted_listing
             ):
                 return
+            if page.token == given.get("ContinuationToken"):
+                raise Transient(f"the listing of {self._bucket} goes round in circles", resource=self._bucket)
             given["ContinuationToken"] = page.token
 
     def stat(self, key: str) -> ObjectInfo:
@@ -135,7 +148,9 @@ class S3Driver:
                 body = self._client().get_object(**given)["Body"]
         except _PastEnd:
             return contextlib.nullcontext(io.BytesIO())
-        return contextlib.closing(cast(BinaryIO, _Body(body, self, key)))
+        return contextlib.closing(
+            cast(BinaryIO, Body(body.read, body.close, lambda: self._translated("get", key)))
+        )
 
     def put(
         self, key: str, body: BinaryIO, *, content_type: str | None = None, if_absent: bool = False
@@ -148,7 +163,7 @@ class S3Driver:
         if self._spec.storage_class:
             settings["StorageClass"] = self._spec.storage_class
         condition = {"IfNoneMatch": "*"} if if_absent else {}
-        first = _read_full(body, _PART)
+        first = read_full(body, _PART)
         with self._translated("put", key):
             if len(first) < _PART:
                 self.requests["put"] += 1
@@ -176,7 +191,7 @@ class S3Driver:
                 number = len(parts) + 1
                 part = client.upload_part(**given, UploadId=upload, PartNumber=number, Body=chunk)
                 parts.append({"PartNumber": number, "ETag": part["ETag"]})
-                chunk = _read_full(body, _PART)
+                chunk = read_full(body, _PART)
             client.complete_multipart_upload(
                 **given, **condition, UploadId=upload, MultipartUpload={"Parts": parts}
             )
@@ -194,6 +209,8 @@ class S3Driver:
 
     def sign(self, key: str, *, expires: timedelta, method: Literal["GET", "PUT"] = "GET") -> str:
         """See `Driver.sign`. Never longer than the credentials themselves live."""
+        if self._anonymous:
+            raise Unsupported("anonymous=yes has no credentials to sign with", resource=key)
         operation = {"GET": "get_object", "PUT": "put_object"}[method]
         with self._translated("get", key):
             url: str = self._client().generate_presigned_url(
@@ -208,8 +225,7 @@ class S3Driver:
                 self._made.close()
 
     def _common(self) -> dict[str, Any]:
-        pays = self._spec.options.get("requester_pays", "no") == "yes"
-        return {"Bucket": self._bucket, **({"RequestPayer": "requester"} if pays else {})}
+        return {"Bucket": self._bucket, **({"RequestPayer": "requester"} if self._pays else {})}
 
     # -- the client ------------------------------------------------------------------------------
 
@@ -239,8 +255,9 @@ class S3Driver:
             answer = client.head_bucket(Bucket=self._bucket)
         except ClientError as error:
             answer = error.response
-            if answer["ResponseMetadata"].get("HTTPStatusCode") == 404:
-                raise
+            if answer["ResponseMetadata"].get("HTTPStatusCode") not in {301, 307, 400, 403}:
+                # The bucket is missing, or S3 is busy: a guess would stay for as long as this driver lives.
+                raise self._translate_answer(error, "list", self._bucket) from error
         finally:
             client.close()
         headers = answer["ResponseMetadata"].get("HTTPHeaders", {})
@@ -277,16 +294,26 @@ class S3Driver:
         except SyncAgentError:
             raise
         except Exception as error:
-            raise self._translate(error, kind, resource) from error
+            ours = self._translate(error, kind, resource)
+            if ours is None:
+                raise
+            raise ours from error
 
-    def _translate(self, error: Exception, kind: str, resource: str) -> SyncAgentError:
+    def _translate(self, error: Exception, kind: str, resource: str) -> SyncAgentError | None:
+        """Our error; None for one that is not botocore's, such as the uploaded file's own."""
         from botocore import exceptions as boto
 
         bucket = self._bucket
         if isinstance(error, boto.ClientError):
             return self._translate_answer(error, kind, resource)
         if isinstance(
-            error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError
+            error,
+            boto.NoCredentialsError
+            | boto.PartialCredentialsError
+            | boto.CredentialRetrievalError
+            | boto.NoAuthTokenError
+            | boto.TokenRetrievalError
+            | boto.SSOError,
         ):
             return AccessDenied(
                 f"no usable AWS credentials for bucket {bucket}",
@@ -306,13 +333,19 @@ class S3Driver:
             return Transient(
                 f"cannot reach {where}", resource=resource, hint="check the endpoint and the network"
             )
-        if isinstance(error, boto.BotoCoreError):
+        if isinstance(error, boto.HTTPClientError | boto.IncompleteReadError | boto.ConnectionError):
             return Transient(
                 f"the connection to bucket {bucket} failed: {type(error).__name__}", resource=resource
             )
-        if isinstance(error, ValueError):  # an endpoint that is no URL
+        if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):
             return ConfigError(f"{self._spec.endpoint} is not a usable endpoint", resource=resource)
-        return SyncAgentError(f"S3 failed on {resource!r}: {type(error).__name__}", resource=resource)
+        if isinstance(error, boto.BotoCoreError):  # its settings: trying again would change nothing
+            return ConfigError(
+                f"the AWS SDK cannot use its settings for bucket {bucket}: {type(error).__name__}",
+                resource=resource,
+                hint="check the AWS configuration files and AWS_* variables",
+            )
+        return None
 
     def _translate_answer(self, error: Any, kind: str, resource: str) -> SyncAgentError:
         answer = error.response
@@ -327,6 +360,7 @@ class S3Driver:
             code
             in {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
             or status == 301
+            or (code == "400" and region not in {None, self._spec.region})  # a HEAD's answer has no body
         ):
             hint = f"open it with ?region={region}" if region else "open it with ?region= and its region"
             return ConfigError(
@@ -356,8 +390,19 @@ class S3Driver:
             return AccessDenied(
                 "this machine's clock is wrong by minutes", resource=resource, hint="set the clock"
             )
+        if code == "InvalidObjectState":
+            return Unsupported(f"{resource!r} is archived", resource=resource, hint="restore it first")
         if status in {401, 403} or code == "AccessDenied":
-            action = _ACTIONS[kind]
+            # S3 often names the action that is missing, which may be one of KMS or STS.
+            named = _PERFORM.search(str(answer.get("Error", {}).get("Message", "")))
+            action = named[1] if named else _ACTIONS[kind]
+            if error.operation_name == "AssumeRole":
+                return AccessDenied(
+                    f"not allowed: sts:AssumeRole, for bucket {bucket}",
+                    resource=resource,
+                    hint="check roleArns and externalId, and the trust policy of each role",
+                    permission="sts:AssumeRole",
+                )
             what = f"bucket {bucket}" if kind == "list" else f"{resource!r} in bucket {bucket}"
             return AccessDenied(
                 f"not allowed: {action} on {what}",
@@ -384,40 +429,6 @@ class _PastEnd(SyncAgentError):
     """A range that begins after the object's end."""
 
 
-class _Body(io.RawIOBase):
-    """A response body whose broken connections are our errors."""
-
-    def __init__(self, body: Any, driver: S3Driver, key: str) -> None:
-        self._body, self._driver, self._key = body, driver, key
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        with self._driver._translated("get", self._key):
-            data = self._body.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def readall(self) -> bytes:
-        with self._driver._translated("get", self._key):
-            data: bytes = self._body.read()
-        return data
-
-    def close(self) -> None:
-        self._body.close()
-        super().close()
-
-
-def _read_full(body: BinaryIO, size: int) -> bytes:
-    """`size` bytes, or all that are left."""
-    chunks, left = [], size
-    while left and (chunk := body.read(left)):
-        chunks.append(chunk)
-        left -= len(chunk)
-    return b"".join(chunks)
-
-
 def _info(key: str, head: dict[str, Any]) -> ObjectInfo:
     etag, size = str(head["ETag"]).strip('"'), int(head["ContentLength"])
     modified = head["LastModified"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -434,6 +445,13 @@ def _info(key: str, head: dict[str, Any]) -> ObjectInfo:
     )
 
 
+def _flag(spec: DriverSpec, name: str) -> bool:
+    value = spec.options.get(name, "no").lower()
+    if value not in {"yes", "true", "1", "no", "false", "0", ""}:
+        raise ConfigError(f"{name}={value} is neither yes nor no", resource=spec.bucket)
+    return value in {"yes", "true", "1"}
+
+
 # -- credentials -------------------------------------------------------------------------------------
 
 
@@ -447,9 +465,10 @@ def _client(session: Any, service: str, spec: DriverSpec, region: str) -> Any:
         "read_timeout": 60,
         "max_pool_connections": 32,
     }
-    if spec.options.get("anonymous", "no") == "yes":
+    if _flag(spec, "anonymous"):
         given["signature_version"] = UNSIGNED
-    elif service == "s3":
+    elif service == "s3" and not spec.bucket.endswith("--x-s3"):
+        # Signed URLs would be of version 2 in old regions. Directory buckets have a version of their own.
         given["signature_version"] = "s3v4"
     if spec.endpoint:
         # Compatible stores know neither host-style buckets nor the newer checksums, as a rule.

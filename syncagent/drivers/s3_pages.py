@@ -102,7 +102,8 @@ def _decode(keys: list[str], joined: str) -> list[str]:
 
 
 def _parse_slowly(text: str, resource: str) -> Page:
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+    # A NUL would let expat read the text as UTF-16, past this check.
+    if "<!DOCTYPE" in text or "<!ENTITY" in text or "\0" in text:
         raise Transient(
             f"the listing of {resource} holds a document type, which S3 never sends", resource=resource
         )

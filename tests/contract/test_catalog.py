@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -834,6 +835,17 @@ def test_moves_pairs_only_the_unambiguous(catalog: Store, ds: str) -> None:
     gone = [row.key for row in catalog.scan(ds, after="old/", until="old0")]
     catalog.advance(run.number, "z", gone, Report())
     assert catalog.moves(run.number) == [("old/1", "new/1")]
+
+
+def test_pairing_moves_takes_no_product(catalog: Store, ds: str) -> None:
+    """A folder of 4,000 objects renamed: the two sides are grouped, not each compared with each."""
+    catalog.insert_new(ds, [info(f"a/{n:04}", f"{n}") for n in range(4000)])
+    run = catalog.begin_run(ds)
+    catalog.insert_new(ds, [info(f"b/{n:04}", f"{n}") for n in range(4000)], run=run.origin)
+    catalog.advance(run.number, "z", [f"a/{n:04}" for n in range(4000)], Report())
+    started = time.process_time()
+    assert catalog.moves(run.number) == [(f"a/{n:04}", f"b/{n:04}") for n in range(4000)]
+    assert time.process_time() - started < 2
 
 
 # -- quarantine, trash, upkeep -------------------------------------------------------------------

@@ -30,7 +30,12 @@ def test_the_session_is_what_happens(tmp_path: Path) -> None:
     for step in steps:
         command, _, expected = step.partition("\n")
         done = subprocess.run(
-            ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == ("check" in command), done.stderr
         assert _steady(done.stdout) == _steady(expected), command
@@ -40,7 +45,9 @@ def test_the_library_example_runs(tmp_path: Path) -> None:
     example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert example is not None
     code = example[1].replace("s3://my-bucket/train", str(ROOT / "examples/bucket"))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.stdout == "42 0 0\n", done.stderr
 
 

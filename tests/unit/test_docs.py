@@ -16,7 +16,9 @@ def test_the_page_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) or "syncagent" for path, _ in ALL])
-def test_every_command_and_option_has_help_and_a_variable(path: tuple[str, ...], command: click.Command) -> None:
+def test_every_command_and_option_has_help_and_a_variable(
+    path: tuple[str, ...], command: click.Command
+) -> None:
     assert command.help
     for parameter in command.params:
         if isinstance(parameter, click.Option) and parameter.name not in ("version", "help"):

@@ -70,7 +70,13 @@ def obj(key: str, fingerprint: str) -> ObjectInfo:
         ([("a", "1")], [("a", None)], "", "a", ""),
         ([("a", "2")], [("a", "1")], "", "a", ""),
         ([("b", "1")], [("a", "1"), ("c", "1")], "b", "", "ac"),
-        ([("a", "1"), ("b", "1"), ("c", "2")], [("b", "1"), ("c", "1"), ("d", None), ("e", "1")], "a", "c", "e"),
+        (
+            [("a", "1"), ("b", "1"), ("c", "2")],
+            [("b", "1"), ("c", "1"), ("d", None), ("e", "1")],
+            "a",
+            "c",
+            "e",
+        ),
         ([("a", "1"), ("c", "1")], [("a", None), ("b", None), ("c", "1")], "", "a", ""),
     ],
 )
@@ -321,7 +327,9 @@ def test_moved_there_and_back_and_there(catalog: SqliteCatalog) -> None:
         rename(of, old, new)
         of.sweep()
         assert_equal(of)
-    labels = [i.annotations for trashed in (True, False) for i in catalog.items(of.dataset.id, trashed=trashed)]
+    labels = [
+        i.annotations for trashed in (True, False) for i in catalog.items(of.dataset.id, trashed=trashed)
+    ]
     assert sum(labels) == 1, "the label is still somewhere"
 
 
@@ -708,7 +716,9 @@ def test_a_sweep_that_was_taken_over_stops(catalog: SqliteCatalog, monkeypatch: 
     assert_equal(of)
 
 
-def test_a_catalog_that_stays_locked_is_transient(catalog: SqliteCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_catalog_that_stays_locked_is_transient(
+    catalog: SqliteCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     of = reconciler(catalog, memory_bucket(numbered(10)))
 
     def locked(*_: object, **__: object) -> list[str]:

@@ -71,7 +71,7 @@ def test_schema_is_what_the_migrations_make(catalog: SqliteCatalog, path: Path) 
 def test_every_statement_is_sound_sql_and_used(catalog: SqliteCatalog) -> None:
     sources = "".join(file.read_text() for file in Path(str(files("syncagent.catalog.sql"))).glob("*.py"))
     for name, statement in queries().items():
-        given = {word: None for word in _parameters(statement)}
+        given = dict.fromkeys(_parameters(statement))
         values = given if given or "?" not in statement else [None] * statement.count("?")
         catalog.db.sql(f"EXPLAIN {statement}", values)
         assert f'"{name}"' in sources, f"{name} is used nowhere"

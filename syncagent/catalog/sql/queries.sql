@@ -162,9 +162,10 @@ DELETE FROM run_missing WHERE run IN (SELECT n FROM run WHERE dataset = :dataset
 
 -- name: moves
 -- Pairs of one vanished and one new key with the same bytes, where neither side has another candidate.
-WITH gone AS (
+-- Both sides are read once and grouped together: a join of the two would take their product.
+WITH gone AS MATERIALIZED (
     SELECT i.key, i.content_id, i.size FROM run_missing m
-    JOIN item i ON i.dataset = :dataset AND i.driver = :driver AND i.key = m.key
+    CROSS JOIN item i ON i.dataset = :dataset AND i.driver = :driver AND i.key = m.key
     WHERE m.run = :run AND i.content_id IS NOT NULL AND i.fingerprint IS NOT NULL AND i.size > 0
 ),
 come AS (
@@ -172,10 +173,15 @@ come AS (
     WHERE i.dataset = :dataset AND i.driver = :driver AND i.run = :origin
       AND i.fingerprint IS NOT NULL AND i.content_id IS NOT NULL
       AND (i.content_id, i.size) IN (SELECT content_id, size FROM gone)
+),
+candidate AS (
+    SELECT content_id, size, key AS old, NULL AS new FROM gone
+    UNION ALL
+    SELECT content_id, size, NULL, key FROM come
 )
-SELECT min(gone.key), min(come.key) FROM gone JOIN come USING (content_id, size)
+SELECT min(old), min(new) FROM candidate
 GROUP BY content_id, size
-HAVING count(DISTINCT gone.key) = 1 AND count(DISTINCT come.key) = 1
+HAVING count(old) = 1 AND count(new) = 1
 ORDER BY 1;
 
 -- name: quarantine
