@@ -25,7 +25,7 @@ from syncagent.model import Action, ObjectInfo, Outcome, Report, Row
 from syncagent.retry import retrying
 
 _PAGE = 1000
-_INSERT = 10000  # new objects a transaction
+_INSERT = 5000  # new objects a transaction
 _ADVANCE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 10.0
 _CONFIRM = 1000  # differences that `check` looks at twice

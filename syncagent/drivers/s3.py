@@ -267,6 +267,7 @@ class S3Driver:
     def _keep_page(self, client: Any) -> Any:
         """A `before-send` handler that takes list pages past botocore's parser. See docs/decisions/002."""
         from botocore.awsrequest import AWSResponse
+        from botocore.exceptions import ConnectionClosedError
 
         session = client._endpoint.http_session
 
@@ -278,6 +279,9 @@ class S3Driver:
         def send(request: Any, **_: Any) -> Any:
             response = session.send(request)
             if response.status_code == 200 and b"<ListBucketResult" in response.content[:300]:
+                if not response.content[-40:].rstrip().endswith(b"</ListBucketResult>"):
+                    # botocore does not check Content-Length; this way it tries again.
+                    raise ConnectionClosedError(endpoint_url=request.url)
                 self._page.body = response.content
                 return Empty(response.url, 200, response.headers, None)
             return response  # an error: botocore knows what to retry and what to raise
@@ -339,6 +343,14 @@ class S3Driver:
             )
         if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):
             return ConfigError(f"{self._spec.endpoint} is not a usable endpoint", resource=resource)
+        if isinstance(
+            error, RecursionError
+        ):  # botocore asks each redirect where the bucket is, and is redirected
+            return ConfigError(
+                f"{self._spec.endpoint or 'Amazon S3'} redirects every request",
+                resource=resource,
+                hint="check the endpoint: http or https?",
+            )
         if isinstance(error, boto.BotoCoreError):  # its settings: trying again would change nothing
             return ConfigError(
                 f"the AWS SDK cannot use its settings for bucket {bucket}: {type(error).__name__}",
@@ -354,13 +366,14 @@ class S3Driver:
         headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         bucket = self._bucket
         region = answer.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
+        used = self._made.meta.region_name if self._made is not None else None
         if code == "InvalidRange" or status == 416:
             return _PastEnd("past the end", resource=resource)
         if (
             code
             in {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
             or status == 301
-            or (code == "400" and region not in {None, self._spec.region})  # a HEAD's answer has no body
+            or (code == "400" and region not in {None, used})  # a HEAD's answer has no body
         ):
             hint = f"open it with ?region={region}" if region else "open it with ?region= and its region"
             return ConfigError(

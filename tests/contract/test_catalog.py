@@ -528,7 +528,7 @@ def test_the_key_file_is_for_its_owner_only(catalog: Store, made: Made) -> None:
     assert stat.S_IMODE(made.key_file.stat().st_mode) == 0o600
     assert stat.S_IMODE(made.path.stat().st_mode) == 0o600
     made.key_file.unlink()
-    with pytest.raises(AccessDenied, match="key file .* is gone"):
+    with pytest.raises(AccessDenied, match=r"key file .* is gone"):
         catalog.integration("aws")
     assert not made.key_file.exists(), "a new key would open nothing"
 

@@ -269,9 +269,6 @@ def test_close_twice(store: Store) -> None:
 
 def test_an_unknown_parameter_is_named(store: Store) -> None:
     mark = "&" if "?" in store.url else "?"
-    if store.name == "local":
-        url = f"file://{store.url}?regoin=x"
-    else:
-        url = f"{store.url}{mark}regoin=x"
+    url = f"file://{store.url}?regoin=x" if store.name == "local" else f"{store.url}{mark}regoin=x"
     with pytest.raises(SyncAgentError, match="regoin"):
         Store(store.name, url, store.integration, {}).open()

@@ -52,7 +52,7 @@ def page_twice(pages: Pages) -> Pages:
 
 def swapped_inside(pages: Pages) -> Pages:
     for number, page in enumerate(pages):
-        yield page[:10] + [page[11], page[10]] + page[12:] if number == 2 else page
+        yield [*page[:10], page[11], page[10], *page[12:]] if number == 2 else page
 
 
 def swapped_pages(pages: Pages) -> Pages:

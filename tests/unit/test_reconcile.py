@@ -333,6 +333,30 @@ def test_moved_there_and_back_and_there(catalog: SqliteCatalog) -> None:
     assert sum(labels) == 1, "the label is still somewhere"
 
 
+def test_a_vanished_key_that_is_back_does_not_move(catalog: SqliteCatalog) -> None:
+    """Its copy was listed and it was not; by the time of pairing it is there again."""
+
+    class Late(MemoryDriver):
+        late = False
+
+        def stat(self, key: str) -> ObjectInfo:
+            if key == "m" and self.late:
+                self.late = False
+                self.put("m", io.BytesIO(b"picture"))
+            return super().stat(key)
+
+    driver = Late()
+    of = reconciler(catalog, memory_bucket({"m": b"picture", "n": b"n"}, driver=driver))
+    of.sweep()
+    item = label(of, "m")
+    rename(of, "m", "z")
+    driver.late = True
+    assert of.sweep().moved == 0
+    assert catalog.item(of.dataset.id, "m").id == item
+    assert catalog.item(of.dataset.id, "z").annotations == 0
+    assert_equal(of)
+
+
 # -- caps ----------------------------------------------------------------------------------------
 
 

@@ -99,7 +99,7 @@ def test_a_newer_schema_is_left_alone(path: Path, migrate: bool) -> None:
         db.execute("PRAGMA user_version=99")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match="newer syncagent .schema 99") as caught:
+    with pytest.raises(ConfigError, match=r"newer syncagent .schema 99") as caught:
         SqliteCatalog(path, migrate=migrate)
     assert caught.value.exit_code == 2
     assert path.read_bytes() == before
