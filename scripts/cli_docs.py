@@ -47,6 +47,7 @@ over the variable `SYNCAGENT_…` of the same name, the variable over the file.
 | `catalog` | `sqlite:///~/.syncagent/catalog.db` | where the catalog is; `SYNCAGENT_HOME` moves the folder |
 | `secret_key` | | Fernet key that seals integrations |
 | `secret_key_file` | beside the catalog | file with that key, made on first use with mode 0600 |
+| `log_level` | `warning` | what the log on stderr tells: `debug`, `info`, `warning`, `error` |
 | `catalog_timeout` | 30 | seconds to wait for another process's write |
 | `max_deletes` | the larger of 1,000 and 10 % | items that one sweep may remove |
 | `workers` | 8 | keys settled at once |
