@@ -30,8 +30,7 @@ test: lint rigs
 bench: .venv/.ready
 	@scripts/rclone.sh
 	@$(PY) benchmarks/mirror.py
-	@$(PY) benchmarks/gcs_listing.py
-	@$(PY) benchmarks/azure_listing.py
+	@$(PY) benchmarks/listing.py
 
 clean:
 	rm -rf .venv .rigs .demo

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import re
 import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, BinaryIO, Literal, cast
@@ -21,6 +23,7 @@ from syncagent.errors import (
     AccessDenied,
     AlreadyExists,
     ConfigError,
+    Conflict,
     InvalidInput,
     NotFound,
     SyncAgentError,
@@ -43,11 +46,20 @@ _ACTIONS = {
     "put": "storage.objects.create",
     "delete": "storage.objects.delete",
 }
+# Google's answers often name the permission, which may be another than the usual one: an overwrite needs delete.
+_NAMED = re.compile(
+    r"\b(?:storage\.(?:objects|buckets|folders|multipartUploads)|serviceusage\.services)\.\w+"
+)
+_BUSY = {408, 429, 500, 502, 503, 504}
+_NO_KEY = {"", ".", ".."}  # in a URL they would name the listing, or the bucket itself
+_PARTS_OF_A_PAGE = {"kind", "items", "prefixes", "nextPageToken"}
 _FIELDS = "name,size,generation,metageneration,updated,etag,md5Hash,contentType,storageClass"
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _PAGE = 5000
 _PART = 8 * 1024 * 1024
 _DEADLINE = 60.0
+_LONGEST = timedelta(days=7)
+_ODD = (ValueError, KeyError, TypeError, AttributeError)  # what JSON of another shape ends in
 _new = tuple.__new__
 
 
@@ -69,7 +81,9 @@ class GcsDriver:
         self._made: Any = None
         self._credentials = _credentials(spec, integration)
         self.requests: Counter[str] = Counter()
-        signs = hasattr(self._credentials, "sign_bytes")
+        from google.auth.credentials import Signing
+
+        signs = isinstance(self._credentials, Signing)
         self.caps = replace(self.caps, signs=signs, prices=() if spec.endpoint else _PRICES)
 
     def __repr__(self) -> str:
@@ -97,6 +111,8 @@ class GcsDriver:
                 yield objects
             if token is None or (until is not None and objects and objects[-1].key >= until):
                 return
+            if token == given.get("pageToken"):
+                raise Transient(f"the listing of {self._bucket} goes round in circles", resource=self._bucket)
             given["pageToken"] = token
 
     def stat(self, key: str) -> ObjectInfo:
@@ -105,7 +121,11 @@ class GcsDriver:
             answer = self._request(
                 "head", "GET", self._url(key), params={"projection": "noAcl", "fields": _FIELDS}
             )
-            return _info(answer.json())
+            item = answer.json()
+        try:
+            return _objects([item])[0]
+        except _ODD as error:
+            raise Transient(f"the answer about {key!r} is cut off", resource=key) from error
 
     def open(
         self, key: str, *, offset: int = 0, length: int | None = None
@@ -114,7 +134,8 @@ class GcsDriver:
         if length == 0:
             self.stat(key)
             return contextlib.nullcontext(io.BytesIO())
-        headers = {"Accept-Encoding": "identity"}
+        # Without this, Google unpacks what is stored packed: other bytes than `size` says, and no ranges.
+        headers = {"Accept-Encoding": "gzip"}
         if offset or length is not None:
             headers["Range"] = f"bytes={offset}-{'' if length is None else offset + length - 1}"
         try:
@@ -124,6 +145,9 @@ class GcsDriver:
                 )
         except _PastEnd:
             return contextlib.nullcontext(io.BytesIO())
+        if "Range" in headers and answer.status_code != 206:
+            answer.close()
+            raise SyncAgentError(f"the server sent all of {key!r} instead of a range", resource=key)
         return contextlib.closing(
             cast(BinaryIO, Body(answer.raw.read, answer.close, lambda: self._translated("get", key)))
         )
@@ -132,26 +156,26 @@ class GcsDriver:
         self, key: str, body: BinaryIO, *, content_type: str | None = None, if_absent: bool = False
     ) -> ObjectInfo:
         """See `Driver.put`. Large objects go up resumably; a checksum is sent along."""
-        if "\n" in key or "\r" in key or key in {".", ".."}:
+        if "\n" in key or "\r" in key or key in _NO_KEY:
             raise InvalidInput(f"Google Cloud Storage cannot hold the key {key!r}", resource=key)
-        with self._translated("put", key):
+        with self._translated("put", key), _sized(body) as (stream, size):
             self.requests["put"] += 1
-            blob = self._client().bucket(self._bucket, user_project=self._pays()).blob(key)
+            blob = self._blob(key)
             if self._spec.storage_class:
                 blob.storage_class = self._spec.storage_class
-            stream, size = _sized(body)
             blob.upload_from_file(
                 stream,
                 size=size,  # known and small: one request, in which the condition is checked as well
                 content_type=content_type or "application/octet-stream",
                 if_generation_match=0 if if_absent else None,
                 checksum="crc32c",
+                retry=_retry(),
             )
         return self.stat(key)
 
     def delete(self, key: str) -> None:
         """See `Driver.delete`."""
-        with contextlib.suppress(_Missing), self._translated("delete", key):
+        with contextlib.suppress(_MissingObject), self._translated("delete", key):
             self._request("delete", "DELETE", self._url(key))
 
     def sign(self, key: str, *, expires: timedelta, method: Literal["GET", "PUT"] = "GET") -> str:
@@ -160,9 +184,10 @@ class GcsDriver:
             raise Unsupported(
                 "these gs:// credentials cannot sign URLs", resource=key, hint="use a service account"
             )
+        if expires > _LONGEST:
+            raise InvalidInput(f"Google signs for 7 days at most, not for {expires}", resource=key)
         with self._translated("get", key):
-            blob = self._client().bucket(self._bucket, user_project=self._pays()).blob(key)
-            url: str = blob.generate_signed_url(version="v4", expiration=expires, method=method)
+            url: str = self._blob(key).generate_signed_url(version="v4", expiration=expires, method=method)
         return url
 
     def close(self) -> None:
@@ -180,7 +205,7 @@ class GcsDriver:
                     from google.cloud import storage
 
                     endpoint = self._spec.endpoint
-                    options = {"api_endpoint": endpoint} if endpoint else None
+                    options = {"api_endpoint": endpoint.rstrip("/")} if endpoint else None
                     self._made = storage.Client(
                         project=self._spec.options.get("project", "syncagent"),
                         credentials=self._credentials,
@@ -191,17 +216,26 @@ class GcsDriver:
     def _pays(self) -> str | None:
         return self._spec.options.get("user_project")
 
+    def _blob(self, key: str) -> Any:
+        return self._client().bucket(self._bucket, user_project=self._pays()).blob(key)
+
     def _url(self, key: str | None = None) -> str:
-        host = (self._spec.endpoint or "https://storage.googleapis.com").rstrip("/")
-        base = f"{host}/storage/v1/b/{quote(self._bucket, safe='')}/o"
-        return base if key is None else f"{base}/{quote(key, safe='')}"
+        # The client's own idea of the host: STORAGE_EMULATOR_HOST and other universes are in it.
+        base = f"{self._client().api_endpoint}/storage/v1/b/{quote(self._bucket, safe='')}/o"
+        if key is None:
+            return base
+        if key in _NO_KEY:
+            raise _MissingObject(f"no object {key!r} in bucket {self._bucket}", resource=key) from KeyError(
+                key
+            )
+        return f"{base}/{quote(key, safe='')}"
 
     def _request(self, kind: str, method: str, url: str, **given: Any) -> Any:
         """One call through the SDK's authorized session, with its kind of retry.
 
         :raises google.api_core.exceptions.GoogleAPICallError: the service's answer is an error.
         """
-        from google.api_core import exceptions, retry
+        from google.api_core import exceptions
 
         params = given.setdefault("params", {})
         if pays := self._pays():
@@ -217,7 +251,7 @@ class GcsDriver:
                     raise make(answer)
             return answer
 
-        return retry.Retry(predicate=_worth_retrying, initial=0.2, maximum=10.0, timeout=_DEADLINE)(send)()
+        return _retry()(send)()
 
     # -- errors ----------------------------------------------------------------------------------
 
@@ -229,174 +263,231 @@ class GcsDriver:
         except SyncAgentError:
             raise
         except Exception as error:
-            raise self._translate(error, kind, resource) from error
+            ours = self._translate(error, kind, resource)
+            if ours is None:
+                raise
+            raise ours from error
 
-    def _translate(self, error: Exception, kind: str, resource: str) -> SyncAgentError:
+    def _translate(self, error: Exception, kind: str, resource: str) -> SyncAgentError | None:
+        """Our error; None for one that is not the SDK's, such as the uploaded file's own."""
         import requests
         import urllib3
         from google.api_core import exceptions
         from google.auth import exceptions as auth
+        from google.cloud.storage.exceptions import DataCorruption
 
         bucket = self._bucket
         if isinstance(error, exceptions.RetryError) and isinstance(error.cause, Exception):
             error = error.cause
-        status = getattr(error, "code", None) if isinstance(error, exceptions.GoogleAPICallError) else None
-        if status is None:  # uploads raise the session's own kind of error
-            status = getattr(getattr(error, "response", None), "status_code", None)
-        if isinstance(error, auth.RefreshError | auth.DefaultCredentialsError):
+        if isinstance(error, DataCorruption):
+            return Transient(f"{resource!r} was damaged on its way", resource=resource, hint="try again")
+        if (status := _status(error)) is not None:
+            return self._translate_answer(error, status, kind, resource)
+        if isinstance(error, auth.InvalidOperation):  # no credentials, and 401 made the session renew them
+            return self._translate_answer(error, 401, kind, resource)
+        if isinstance(error, requests.exceptions.InvalidSchema | requests.exceptions.InvalidURL):
+            return ConfigError(
+                f"{self._spec.endpoint} is not a usable endpoint", resource=resource, hint="http or https?"
+            )
+        if isinstance(
+            error,
+            requests.ConnectionError | requests.ConnectTimeout | auth.TransportError | auth.TimeoutError,
+        ) or (isinstance(error, auth.RefreshError) and error.retryable):
+            where = self._spec.endpoint or "Google Cloud Storage"
+            return Transient(
+                f"cannot reach {where}", resource=resource, hint="check the endpoint and the network"
+            )
+        if isinstance(error, auth.GoogleAuthError):
             return AccessDenied(
                 f"no usable Google credentials for bucket {bucket}",
                 resource=resource,
                 hint="run 'gcloud auth application-default login', or pass --integration",
             )
-        if isinstance(error, requests.ConnectionError | requests.Timeout | auth.TransportError):
-            where = self._spec.endpoint or "Google Cloud Storage"
+        if isinstance(
+            error, requests.RequestException | urllib3.exceptions.HTTPError | exceptions.GoogleAPIError
+        ):
             return Transient(
-                f"cannot reach {where}", resource=resource, hint="check the endpoint and the network"
+                f"the connection to bucket {bucket} failed: {type(error).__name__}", resource=resource
             )
+        return None
+
+    def _translate_answer(self, error: Any, status: int, kind: str, resource: str) -> SyncAgentError:
+        bucket = self._bucket
+        told = str(getattr(error, "message", ""))  # read, never repeated: it may quote what was sent
         if status == 416:
             return _PastEnd("past the end", resource=resource)
+        if status == 404 and (kind in {"list", "put"} or "bucket does not exist" in told):
+            return NotFound(f"no such bucket: {bucket}", resource=bucket, hint="check the name")
         if status == 404:
-            if kind == "list":
-                return NotFound(f"no such bucket: {bucket}", resource=bucket, hint="check the name")
-            return _Missing(f"no object {resource!r} in bucket {bucket}", resource=resource)
+            return _MissingObject(f"no object {resource!r} in bucket {bucket}", resource=resource)
         if status == 412:
             return AlreadyExists(f"{resource!r} is already there", resource=resource)
-        if status == 401:
-            return AccessDenied(
-                f"Google does not accept the credentials for bucket {bucket}",
-                resource=resource,
-                hint="they may have expired: renew them",
-            )
-        if status == 403:
-            action = _ACTIONS[kind]
+        if status == 409:
+            return Conflict(f"{resource!r} is being written by somebody else", resource=resource)
+        if status in {401, 403}:
+            named = _NAMED.search(told)
+            action = named[0] if named else _ACTIONS[kind]
             what = f"bucket {bucket}" if kind == "list" else f"{resource!r} in bucket {bucket}"
+            renew = "the credentials are missing, or have expired: renew them, or pass --integration"
             return AccessDenied(
                 f"not allowed: {action} on {what}",
                 resource=resource,
-                hint=f"'syncagent doctor gs://{bucket}' shows the role to grant",
+                hint=renew if status == 401 else f"'syncagent doctor gs://{bucket}' shows the role to grant",
                 permission=action,
             )
-        if status in {408, 429} or (status or 0) >= 500:
+        if status in {408, 429} or status >= 500:
+            after = error.response.headers.get("Retry-After", "")
             return Transient(
                 f"Google Cloud Storage is busy ({status}) on bucket {bucket}",
                 resource=resource,
                 hint="try again later",
+                retry_after=float(after) if after.isdigit() else None,
+            )
+        if status == 400 and "requester pays" in told.lower():
+            return ConfigError(
+                f"requests to bucket {bucket} are paid by the requester",
+                resource=resource,
+                hint="open it with ?user_project= and the project that pays",
             )
         if status == 400:
-            return ConfigError(
-                f"Google Cloud Storage refuses bucket {bucket} or key {resource!r}", resource=resource
-            )
-        if isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
-            return Transient(
-                f"the connection to bucket {bucket} failed: {type(error).__name__}", resource=resource
-            )
-        return SyncAgentError(
-            f"Google Cloud Storage failed on {resource!r}: {type(error).__name__}", resource=resource
-        )
+            made = ConfigError if kind == "list" else InvalidInput
+            what = f"bucket {bucket}" if kind == "list" else f"the key {resource!r}"
+            return made(f"Google Cloud Storage cannot take {what}", resource=resource)
+        return SyncAgentError(f"Google Cloud Storage answered {status} for {resource!r}", resource=resource)
 
 
 class _PastEnd(SyncAgentError):
     """A range that begins after the object's end."""
 
 
-class _Missing(NotFound):
+class _MissingObject(NotFound):
     """The object is not there."""
 
 
-def _sized(body: BinaryIO) -> tuple[BinaryIO, int | None]:
-    """A stream that the SDK can rewind, and its size if it is one part only."""
+@contextlib.contextmanager
+def _sized(body: BinaryIO) -> Generator[tuple[BinaryIO, int | None], None, None]:
+    """A stream at its beginning that the SDK can rewind, and its size if it is one part only."""
     first = read_full(body, _PART)
     if len(first) < _PART:
-        return io.BytesIO(first), len(first)
-    if body.seekable():
-        body.seek(-len(first), io.SEEK_CUR)
-        return body, None
-    spooled = tempfile.TemporaryFile()  # noqa: SIM115  # the garbage collector closes it after the upload
-    spooled.write(first)
-    shutil.copyfileobj(body, spooled)
-    spooled.seek(0)
-    return cast(BinaryIO, spooled), None
+        yield io.BytesIO(first), len(first)
+    elif body.seekable() and body.tell() == len(first):
+        body.seek(0)
+        yield body, None
+    else:
+        with tempfile.TemporaryFile() as spooled:
+            spooled.write(first)
+            shutil.copyfileobj(body, spooled)
+            spooled.seek(0)
+            yield cast(BinaryIO, spooled), None
+
+
+def _retry() -> Any:
+    """The SDK's own kind of retry: its budget is the only one here."""
+    from google.api_core import retry
+
+    return retry.Retry(predicate=_worth_retrying, initial=0.2, maximum=10.0, timeout=_DEADLINE)
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status, where the error is an answer: both kinds of the SDK's errors hold the response."""
+    status: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    return status
 
 
 def _worth_retrying(error: Exception) -> bool:
     import requests
-    from google.api_core import exceptions
+    import urllib3
 
-    if isinstance(error, exceptions.GoogleAPICallError):
-        return error.code in {408, 429, 500, 502, 503, 504}
-    # A server that is not there at all will not be there in a second either: say so at once.
+    if (status := _status(error)) is not None:
+        return status in _BUSY
+    if isinstance(error, requests.ConnectionError):
+        # A connection that was lost. A server that is not there at all will not be there in a second either.
+        return bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ProtocolError)
     return isinstance(error, requests.exceptions.ChunkedEncodingError | requests.exceptions.ReadTimeout)
 
 
 def _parse_page(body: bytes, resource: str) -> tuple[list[ObjectInfo], str | None]:
     """Objects and the next page's token.
 
-    :raises Transient: the page is cut off.
+    :raises Transient: the page is cut off, or is something else.
     """
     try:
         page = json.loads(body)
-        objects = [
-            _new(
-                ObjectInfo,
-                (
-                    item["name"],
-                    f"{item['generation']}.{item.get('metageneration') or 1}",
-                    int(item["size"]),
-                    f"{item['updated'][:19]}Z",
-                    item.get("etag"),
-                    item["generation"],
-                    f"md5:{item['md5Hash']}" if "md5Hash" in item else None,
-                    item.get("contentType"),
-                    item.get("storageClass"),
-                ),
-            )
-            for item in page.get("items", ())
-        ]
-        return objects, page.get("nextPageToken") or None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        odd = page.keys() - _PARTS_OF_A_PAGE
+        objects, token = _objects(page.get("items", ())), page.get("nextPageToken")
+    except _ODD as error:
         raise Transient(
             f"a listing page of {resource} is cut off", resource=resource, hint="run it again"
         ) from error
+    if odd:  # an error in a page's place would read as an empty bucket
+        raise Transient(f"{resource} answered a listing with something else", resource=resource)
+    return objects, token or None
 
 
-def _info(item: dict[str, Any]) -> ObjectInfo:
-    objects, _ = _parse_page(json.dumps({"items": [item]}).encode(), str(item.get("name")))
-    return objects[0]
+def _objects(items: Iterable[Any]) -> list[ObjectInfo]:
+    # One comprehension, and a bare tuple each: this is where a listing spends its time.
+    return [
+        _new(
+            ObjectInfo,
+            (
+                item["name"],
+                f"{item['generation']}.{item.get('metageneration') or 1}",
+                int(item["size"]),
+                f"{item['updated'][:19]}Z",
+                item.get("etag"),
+                item["generation"],
+                f"md5:{item['md5Hash']}" if "md5Hash" in item else None,
+                item.get("contentType"),
+                item.get("storageClass"),
+            ),
+        )
+        for item in items
+    ]
+
+
+def _flag(spec: DriverSpec, name: str) -> bool:
+    value = spec.options.get(name, "no").lower()
+    if value not in {"yes", "true", "1", "no", "false", "0", ""}:
+        raise ConfigError(f"{name}={value} is neither yes nor no", resource=spec.bucket)
+    return value in {"yes", "true", "1"}
 
 
 def _credentials(spec: DriverSpec, integration: Integration | None) -> Any:
     """Credentials of the integration, none at all, or None for the SDK's own chain."""
+    import google.auth
     from google.auth.credentials import AnonymousCredentials
+    from google.oauth2 import credentials, service_account
 
+    user: Any = credentials.Credentials
+    account: Any = service_account.Credentials
     anonymous: Any = AnonymousCredentials
-
-    if integration is None:
-        if spec.options.get("anonymous", "no") == "yes" or spec.endpoint:
-            return anonymous()
-        return None
-    if integration.type != "gcs":
+    if integration is not None and integration.type != "gcs":
         raise ConfigError(
             f"integration {integration.name!r} is of type {integration.type}, and gs:// needs gcs",
             resource=integration.name,
         )
-    from google.auth import exceptions as auth
-
+    if _flag(spec, "anonymous") or (integration is None and spec.endpoint):
+        return anonymous()
+    if integration is None:
+        if not os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+            return None
+        # A file: read now, to know whether it can sign. What else is in the chain may ask a metadata server.
+        try:
+            return google.auth.default(scopes=[_SCOPE])[0]
+        except google.auth.exceptions.DefaultCredentialsError as error:
+            raise ConfigError(
+                "the file that GOOGLE_APPLICATION_CREDENTIALS names holds no credentials",
+                resource=os.environ["GOOGLE_APPLICATION_CREDENTIALS"],
+            ) from error
     try:
         content = json.loads(integration.options["content"])
         if content.get("type") == "authorized_user":
-            from google.oauth2 import credentials as user
-
-            kind: Any = user.Credentials
-            return kind.from_authorized_user_info(content, scopes=[_SCOPE])
-        from google.oauth2 import service_account
-
-        account: Any = service_account.Credentials
+            return user.from_authorized_user_info(content, scopes=[_SCOPE])
         return account.from_service_account_info(content, scopes=[_SCOPE])
-    except (KeyError, ValueError, TypeError, AttributeError, auth.GoogleAuthError):
-        # Not chained: the error may quote the key.
+    except Exception:
+        # Whatever is wrong with it. Not chained: the error may quote the key.
         raise ConfigError(
-            f"the 'content' of integration {integration.name!r} is no service account's JSON",
+            f"the 'content' of integration {integration.name!r} is no service account's or user's JSON",
             resource=integration.name,
         ) from None
 
@@ -404,8 +495,10 @@ def _credentials(spec: DriverSpec, integration: Integration | None) -> Any:
 def open_driver(spec: DriverSpec, integration: Integration | None = None) -> GcsDriver:
     """Open a bucket. No request is sent yet.
 
-    :raises ConfigError: the integration does not fit.
+    :raises ConfigError: the integration or the bucket's name does not fit.
     """
     import google.cloud.storage  # noqa: F401  # missing: said at once, with the extra to install
 
+    if not re.fullmatch(r"\w[\w.-]*", spec.bucket, re.ASCII):
+        raise ConfigError(f"{spec.bucket!r} is not a bucket's name", resource=spec.bucket)
     return GcsDriver(spec, integration)

