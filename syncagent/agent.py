@@ -82,18 +82,18 @@ class Agent:
         url = describe(spec)
         if name is None:
             for dataset in self.catalog.datasets():
-                if describe(dataset.driver) == url:
-                    return _same_integration(dataset, integration)
+                if dataset.driver.same_objects(spec):
+                    return _same_settings(dataset, spec)
         chosen = name or default_name(spec)
         taken = self._dataset(chosen)
-        if taken and describe(replace(taken.driver, region=spec.region)) != url:
+        if taken and not taken.driver.same_objects(spec):
             raise ConfigError(
                 f"dataset {chosen!r} mirrors {describe(taken.driver)}",
                 resource=chosen,
                 hint=f"name the one for {url} with --dataset",
             )
         if taken:
-            return _same_integration(taken, integration)
+            return _same_settings(taken, spec)
         if not create:
             raise NotFound(
                 f"no dataset mirrors {url}", resource=url, hint=f"make one with 'syncagent sync {target}'"
@@ -145,6 +145,21 @@ def _same_integration(dataset: Dataset, integration: str | None) -> Dataset:
             hint="leave --integration out, or give the new one a name with --dataset",
         )
     return dataset
+
+
+def _same_settings(dataset: Dataset, spec: DriverSpec) -> Dataset:
+    """The dataset, if its driver opens the bucket in the way that the URL asks for."""
+    kept = dataset.driver
+    asked = {name: getattr(spec, name) for name in ("region", "storage_class", "allow_external_delete")}
+    have = {name: getattr(kept, name) for name in asked} | dict(kept.options)
+    for name, value in {**asked, **spec.options}.items():
+        if value and value != have.get(name):
+            raise ConfigError(
+                f"dataset {dataset.name!r} opens its bucket without {name}={value}",
+                resource=dataset.name,
+                hint="leave the parameter out, or give the new one a name with --dataset",
+            )
+    return _same_integration(dataset, spec.integration)
 
 
 def is_location(target: str) -> bool:

@@ -146,3 +146,9 @@ class DriverSpec:
     id: str = ""
     integration: str | None = None
     """Name of the integration, or None for the SDK's default credentials."""
+
+    def same_objects(self, other: DriverSpec) -> bool:
+        """Whether both select the same objects, whatever the credentials, the region and the policy."""
+        return (self.type, self.bucket, self.path, self.scope, self.endpoint) == (
+            other.type, other.bucket, other.path, other.scope, other.endpoint,
+        )  # fmt: skip

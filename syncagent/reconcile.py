@@ -256,9 +256,11 @@ class Reconciler:
         try:
             with self._counted(report), _beating(self.catalog, run.number):
                 sweep.follow_listing()
-                report.refused = self._refusal(report, sweep.noted, max_deletes)
+                # First the moves: a renamed folder is no removal, however large.
+                sweep.move()
+                missing = self.catalog.count_missing(run.number)
+                report.refused = self._refusal(report, missing, max_deletes)
                 if report.refused is None:
-                    sweep.move()
                     sweep.remove()
             state = "refused" if report.refused else "done"
         except SyncAgentError as failure:
@@ -304,8 +306,6 @@ class _Sweep:
         self._catalog, self._dataset = reconciler.catalog, reconciler.dataset.id
         self._run, self._report = run, report
         self._tell, self._on_progress = on_outcome, on_progress
-        self.noted = 0
-        """Keys noted as missing; the catalog holds them, not this process."""
 
     def follow_listing(self) -> None:
         """New keys straight from the listing, changed ones settled, missing ones noted for later."""
@@ -330,7 +330,6 @@ class _Sweep:
             finally:
                 # What was worked off counts, also when the listing broke or somebody pressed Ctrl-C.
                 self._advance(cursor, new, missing)
-        self.noted = sum(1 for _ in self._missing())
 
     def _advance(self, cursor: str | None, new: list[ObjectInfo], missing: list[str]) -> None:
         """Write what was found, and empty both lists, so that nothing is counted twice."""
@@ -356,14 +355,28 @@ class _Sweep:
 
     def move(self) -> None:
         """Pairs of a vanished and a new key with the same bytes keep the item, its id and its labels."""
-        if not self.noted or not self._report.added:
+        if not self._report.added or not self._catalog.pair_moves(self._run.number):
             return
-        for old, new in self._catalog.moves(self._run.number):
-            with contextlib.suppress(SyncAgentError):  # then the two are settled as what they are
-                if self._move_one(old, new):
-                    self._count(Outcome(new, Action.MOVED, source=old))
+        after: str | None = None
+        with ThreadPoolExecutor(self._of.workers, thread_name_prefix="syncagent-move") as pool:
+            while pairs := self._catalog.moves(self._run.number, after=after, limit=_PAGE):
+                after = pairs[-1][0]
+                done = []
+                for (old, new), moved in zip(pairs, pool.map(self._move_one, pairs), strict=True):
+                    if moved:
+                        done.append(old)
+                        self._count(Outcome(new, Action.MOVED, source=old))
+                self._catalog.forget_missing(self._run.number, done)
+                self._on_progress(self._report)
 
-    def _move_one(self, old: str, new: str) -> bool:
+    def _move_one(self, pair: tuple[str, str]) -> bool:
+        """Whether the item was moved. If not, the two keys are settled as what they are."""
+        try:
+            return self._move_checked(*pair)
+        except SyncAgentError:
+            return False
+
+    def _move_checked(self, old: str, new: str) -> bool:
         old_row, new_row = self._catalog.get(self._dataset, old), self._catalog.get(self._dataset, new)
         gone, found = self._of._look(old), self._of._look(new)
         if old_row is None or new_row is None or gone is not None or found is None:

@@ -107,7 +107,7 @@ class LocalDriver:
         try:
             status = self._path(key).lstat()
         except OSError as error:
-            raise _translate(error, key) from error
+            raise self._of_key(error, key) from error
         if not stat_module.S_ISREG(status.st_mode):
             raise NotFound(f"{key!r} is not a regular file", resource=key) from FileNotFoundError(key)
         return _info(key, status)
@@ -118,7 +118,7 @@ class LocalDriver:
         try:
             descriptor = os.open(self._path(key), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         except OSError as error:
-            raise _translate(error, key) from error
+            raise self._of_key(error, key) from error
         stream = os.fdopen(descriptor, "rb")
         stream.seek(offset)
         if length is None:
@@ -174,6 +174,13 @@ class LocalDriver:
 
     def close(self) -> None:
         """Nothing to release."""
+
+    def _of_key(self, error: OSError, key: str) -> SyncAgentError:
+        """A file that is not there; or the whole folder, which says nothing about its files."""
+        if not self._root.is_dir():
+            gone = f"no such folder: {self._root}"
+            return NotFound(gone, resource=str(self._root), hint="is it unmounted?")
+        return _translate(error, key)
 
     def _path(self, key: str) -> Path:
         """The file of a key, inside the folder or nowhere.

@@ -834,7 +834,24 @@ def test_moves_pairs_only_the_unambiguous(catalog: Store, ds: str) -> None:
     catalog.insert_new(ds, new, run=run.origin)
     gone = [row.key for row in catalog.scan(ds, after="old/", until="old0")]
     catalog.advance(run.number, "z", gone, Report())
+    assert catalog.moves(run.number) == [], "nothing is paired before it is asked for"
+    assert catalog.pair_moves(run.number) == 1
     assert catalog.moves(run.number) == [("old/1", "new/1")]
+
+
+def test_pairs_are_paged_and_found_anew(catalog: Store, ds: str) -> None:
+    catalog.insert_new(ds, [info(f"old/{n}", f"{n}") for n in range(3)])
+    run = catalog.begin_run(ds)
+    catalog.insert_new(ds, [info(f"new/{n}", f"{n}") for n in range(3)], run=run.origin)
+    catalog.advance(run.number, "z", [f"old/{n}" for n in range(3)], Report())
+    assert catalog.pair_moves(run.number) == 3
+    assert catalog.moves(run.number, limit=2) == [("old/0", "new/0"), ("old/1", "new/1")]
+    assert catalog.moves(run.number, after="old/1") == [("old/2", "new/2")]
+    catalog.forget_missing(run.number, ["old/0", "never"])
+    assert (catalog.count_missing(run.number), catalog.missing(run.number)) == (2, ["old/1", "old/2"])
+    catalog.insert_new(ds, [info("new/2b", "2")], run=run.origin)
+    assert catalog.pair_moves(run.number) == 1
+    assert catalog.moves(run.number) == [("old/1", "new/1")], "two new keys have the bytes of old/2 by now"
 
 
 def test_pairing_moves_takes_no_product(catalog: Store, ds: str) -> None:
@@ -844,7 +861,8 @@ def test_pairing_moves_takes_no_product(catalog: Store, ds: str) -> None:
     catalog.insert_new(ds, [info(f"b/{n:04}", f"{n}") for n in range(4000)], run=run.origin)
     catalog.advance(run.number, "z", [f"a/{n:04}" for n in range(4000)], Report())
     started = time.process_time()
-    assert catalog.moves(run.number) == [(f"a/{n:04}", f"b/{n:04}") for n in range(4000)]
+    assert catalog.pair_moves(run.number) == 4000
+    assert catalog.moves(run.number, limit=5000) == [(f"a/{n:04}", f"b/{n:04}") for n in range(4000)]
     assert time.process_time() - started < 2
 
 

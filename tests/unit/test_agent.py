@@ -165,3 +165,34 @@ def test_everything_is_closed(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> 
     assert closed == [bucket]
     with pytest.raises(SyncAgentError):
         agent.catalog.datasets()
+
+
+def test_a_url_with_less_said_opens_the_same_dataset(agent: Agent) -> None:
+    made = agent.resolve("memory://one?region=north&allow_delete=yes", create=True)
+    assert agent.resolve("memory://one") == made
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("memory://one?allow_delete=yes", "allow_external_delete=True"),
+        ("memory://one?region=south", "region=south"),
+        ("memory://one?sorted=no", "sorted=no"),
+    ],
+)
+def test_a_url_that_asks_for_other_settings_is_refused(agent: Agent, url: str, said: str) -> None:
+    agent.resolve("memory://one?region=north", create=True)
+    with pytest.raises(ConfigError, match=f"opens its bucket without {said}"):
+        agent.resolve(url)
+
+
+def test_a_folder_that_is_gone_says_nothing_about_its_files(agent: Agent, tmp_path: Path) -> None:
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    (folder / "a.txt").write_text("a")
+    reconciler = agent.reconciler(agent.resolve(str(folder), create=True))
+    reconciler.sweep()
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(NotFound, match=r"no such folder: .*mounted; is it unmounted\?"):
+        reconciler.settle("a.txt")
+    assert [item.key for item in agent.catalog.items(reconciler.dataset.id)] == ["a.txt"]

@@ -286,6 +286,31 @@ def test_what_is_not_surely_a_move_is_none(
     assert_equal(of)
 
 
+def test_a_renamed_folder_is_no_removal_however_large(catalog: SqliteCatalog) -> None:
+    names = [f"{n:04}" for n in range(2500)]
+    of = swept(catalog, {f"old/{name}": name.encode() for name in names})
+    item = label(of, "old/0007")
+    for name in names[:2400]:
+        put(of.bucket, f"new/{name}", name.encode())
+    drop(of.bucket, *(f"old/{name}" for name in names))
+    report = of.sweep(max_deletes=100)
+    assert (counts(report), report.refused) == ({"moved": 2400, "removed": 100}, None)
+    assert (catalog.item(of.dataset.id, "new/0007").id, trash(of)) == (
+        item,
+        [f"old/{n}" for n in names[2400:]],
+    )
+    assert_equal(of)
+
+
+def test_a_move_does_not_lift_the_cap_for_what_is_gone(catalog: SqliteCatalog) -> None:
+    of = swept(catalog, {name: name.encode() for name in "abcdef"})
+    rename(of, "a", "z")
+    drop(of.bucket, "b", "c", "d")
+    report = of.sweep(max_deletes=2)
+    assert report.refused == "3 items would be removed, more than the 2 allowed"
+    assert (counts(report), trash(of)) == ({"moved": 1}, [])
+
+
 def test_a_store_that_tells_no_hash_has_no_moves(catalog: SqliteCatalog) -> None:
     class Multipart(MemoryDriver):
         def list(self, prefix="", *, after=None, until=None):  # type: ignore[no-untyped-def]

@@ -34,10 +34,7 @@ class Connection:
         self._lock = threading.RLock()
         self._queries = queries()
         with self.translated():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                # Item names and labels are nobody else's business.
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+            _touch(path)
             self._db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(migrate)
@@ -94,12 +91,6 @@ class Connection:
             yield
         except sqlite3.Error as error:
             raise _translate(error, str(self.path)) from error
-        except PermissionError as error:
-            raise AccessDenied(f"not allowed to open {self.path}", resource=str(self.path)) from error
-        except OSError as error:
-            raise ConfigError(
-                f"cannot open {self.path}: {error.strerror}", resource=str(self.path)
-            ) from error
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[None]:
@@ -153,6 +144,18 @@ class Connection:
         """Close; twice is fine."""
         with self._lock:
             self._db.close()
+
+
+def _touch(path: Path) -> None:
+    """Make the file if there is none: item names and labels are nobody else's business."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    except PermissionError as error:
+        raise AccessDenied(f"not allowed to open {path}", resource=str(path)) from error
+    except OSError as error:
+        raise ConfigError(f"cannot open {path}: {error.strerror}", resource=str(path)) from error
 
 
 def _split(script: str) -> list[str]:

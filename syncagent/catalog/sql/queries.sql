@@ -160,29 +160,48 @@ DELETE FROM run_missing WHERE run = :run;
 -- Noted keys of earlier runs that nobody resumes.
 DELETE FROM run_missing WHERE run IN (SELECT n FROM run WHERE dataset = :dataset AND n < :run);
 
+-- name: count_missing
+-- How many keys are noted.
+SELECT count(*) FROM run_missing WHERE run = :run;
+
+-- name: forget_missing
+-- Noted keys that were dealt with.
+DELETE FROM run_missing WHERE run = :run AND key IN (SELECT value FROM json_each(:keys));
+
+-- name: unpair_moves
+-- What an interrupted run had paired may be ambiguous by now.
+UPDATE run_missing SET moved_to = NULL WHERE run = :run AND moved_to IS NOT NULL;
+
 -- name: moves
+-- A page of pairs.
+SELECT key, moved_to FROM run_missing
+WHERE run = :run AND key > :after AND moved_to IS NOT NULL ORDER BY key LIMIT :limit;
+
+-- name: pair_moves
 -- Pairs of one vanished and one new key with the same bytes, where neither side has another candidate.
 -- Both sides are read once and grouped together: a join of the two would take their product.
-WITH gone AS MATERIALIZED (
-    SELECT i.key, i.content_id, i.size FROM run_missing m
-    CROSS JOIN item i ON i.dataset = :dataset AND i.driver = :driver AND i.key = m.key
-    WHERE m.run = :run AND i.content_id IS NOT NULL AND i.fingerprint IS NOT NULL AND i.size > 0
-),
-come AS (
-    SELECT i.key, i.content_id, i.size FROM item i
-    WHERE i.dataset = :dataset AND i.driver = :driver AND i.run = :origin
-      AND i.fingerprint IS NOT NULL AND i.content_id IS NOT NULL
-      AND (i.content_id, i.size) IN (SELECT content_id, size FROM gone)
-),
-candidate AS (
-    SELECT content_id, size, key AS old, NULL AS new FROM gone
-    UNION ALL
-    SELECT content_id, size, NULL, key FROM come
-)
-SELECT min(old), min(new) FROM candidate
-GROUP BY content_id, size
-HAVING count(old) = 1 AND count(new) = 1
-ORDER BY 1;
+UPDATE run_missing SET moved_to = pair.new FROM (
+    WITH gone AS MATERIALIZED (
+        SELECT i.key, i.content_id, i.size FROM run_missing m
+        CROSS JOIN item i ON i.dataset = :dataset AND i.driver = :driver AND i.key = m.key
+        WHERE m.run = :run AND i.content_id IS NOT NULL AND i.fingerprint IS NOT NULL AND i.size > 0
+    ),
+    come AS (
+        SELECT i.key, i.content_id, i.size FROM item i
+        WHERE i.dataset = :dataset AND i.driver = :driver AND i.run = :origin
+          AND i.fingerprint IS NOT NULL AND i.content_id IS NOT NULL
+          AND (i.content_id, i.size) IN (SELECT content_id, size FROM gone)
+    ),
+    candidate AS (
+        SELECT content_id, size, key AS old, NULL AS new FROM gone
+        UNION ALL
+        SELECT content_id, size, NULL, key FROM come
+    )
+    SELECT min(old) AS old, min(new) AS new FROM candidate
+    GROUP BY content_id, size
+    HAVING count(old) = 1 AND count(new) = 1
+) AS pair
+WHERE run_missing.run = :run AND run_missing.key = pair.old;
 
 -- name: quarantine
 -- A key that could not be settled, once more.

@@ -97,6 +97,7 @@ CREATE UNIQUE INDEX run_holder ON run (dataset) WHERE state = 'running';
 CREATE TABLE run_missing (
     run INTEGER NOT NULL,
     key TEXT NOT NULL,
+    moved_to TEXT,                      -- the new key of the same bytes, where there is just one
     PRIMARY KEY (run, key)
 ) WITHOUT ROWID;
 

@@ -239,7 +239,7 @@ class SqliteCatalog:
             for dataset in self.datasets():
                 if dataset.name != name:
                     continue
-                if _same_source(dataset.driver, spec):
+                if dataset.driver.same_objects(spec):
                     return dataset
                 raise ConfigError(
                     f"dataset {name!r} mirrors another source",
@@ -250,7 +250,7 @@ class SqliteCatalog:
             driver = spec.name or name
             if driver not in drivers:
                 self.create_driver(replace(spec, name=driver))
-            elif not _same_source(drivers[driver], spec):
+            elif not drivers[driver].same_objects(spec):
                 raise AlreadyExists(f"driver {driver!r} is another source", resource=driver)
             return self.create_dataset(name, driver)
 
@@ -481,13 +481,32 @@ class SqliteCatalog:
             key for (key,) in self.db.query("missing", {"run": run, "after": after or "", "limit": limit})
         ]
 
-    def moves(self, run: int) -> list[tuple[str, str]]:
-        """Unambiguous pairs (old key, new key) of the run: same size, same content hash."""
+    def count_missing(self, run: int) -> int:
+        """How many keys the run has noted as missing."""
+        count: int = self.db.query("count_missing", {"run": run})[0][0]
+        return count
+
+    def forget_missing(self, run: int, keys: Sequence[str]) -> None:
+        """Take keys from the run's missing ones: they were dealt with."""
+        self.db.change("forget_missing", {"run": run, "keys": json.dumps(list(keys))})
+
+    def pair_moves(self, run: int) -> int:
+        """Find a new key for missing ones, where the pair is unambiguous: same size, same content hash.
+
+        Returns how many pairs `moves` will give. Both sides stay in the catalog, none in memory.
+        """
         ((dataset, origin, driver),) = self.db.sql(
             "SELECT r.dataset, r.origin, d.driver FROM run r JOIN dataset d ON d.n = r.dataset WHERE r.n = ?",
             (run,),
         )
         given = {"dataset": dataset, "driver": driver, "run": run, "origin": origin}
+        with self.db.transaction():
+            self.db.change("unpair_moves", {"run": run})
+            return self.db.change("pair_moves", given)
+
+    def moves(self, run: int, *, after: str | None = None, limit: int = 1000) -> list[tuple[str, str]]:
+        """A page of the pairs (old key, new key) that `pair_moves` found, by old key in byte order."""
+        given = {"run": run, "after": after or "", "limit": limit}
         return [(old, new) for old, new in self.db.query("moves", given)]
 
     def finish_run(self, run: int, state: str, report: Report, error: str | None = None) -> None:
@@ -658,13 +677,6 @@ def _spec(row: Sequence[Any]) -> DriverSpec:
         type=kind, bucket=bucket, path=path, scope=Scope(scope), region=region, endpoint=endpoint,
         storage_class=storage_class, allow_external_delete=bool(allow), options=json.loads(options),
         name=name, id=n_id, integration=integration,
-    )  # fmt: skip
-
-
-def _same_source(one: DriverSpec, other: DriverSpec) -> bool:
-    """The same objects, whatever the credentials and the policy."""
-    return (one.type, one.bucket, one.path, one.scope, one.endpoint) == (
-        other.type, other.bucket, other.path, other.scope, other.endpoint,
     )  # fmt: skip
 
 
