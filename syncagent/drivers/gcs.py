@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, BinaryIO, Literal, cast
@@ -101,16 +101,13 @@ class GcsDriver:
             "fields": f"nextPageToken,items({_FIELDS})",
         }
         if after:
-            given["startOffset"] = after  # inclusive here: the key itself is dropped below
+            given["startOffset"] = after  # inclusive here
         while True:
             with self._translated("list", self._bucket):
-                answer = self._request("list", "GET", self._url(), params=given, stream=True)
-                with contextlib.closing(answer):
-                    # In one piece: `content` would join it from a hundred small ones.
-                    body = answer.raw.read(decode_content=True)
+                body = self._request("list", "GET", self._url(), take=_body, params=given, stream=True)
             objects, token = _parse_page(body, self._bucket)
-            if after and objects and objects[0].key == after:
-                objects = objects[1:]
+            if after and objects and objects[0].key <= after:  # the key itself, or all: some ignore the bound
+                objects = [found for found in objects if found.key > after]
             if objects:
                 yield objects
             if token is None or (until is not None and objects and objects[-1].key >= until):
@@ -210,11 +207,15 @@ class GcsDriver:
 
                     endpoint = self._spec.endpoint
                     options = {"api_endpoint": endpoint.rstrip("/")} if endpoint else None
-                    self._made = storage.Client(
+                    made = storage.Client(
                         project=self._spec.options.get("project", "syncagent"),
                         credentials=self._credentials,
                         client_options=options,
                     )
+                    # 3.17.1 (seen) asks for the bucket in a thread before an upload, to label traces: a request
+                    # that nobody counts, pays for or has the permission for.
+                    made._bucket_metadata_cache = None
+                    self._made = made
         return self._made
 
     def _pays(self) -> str | None:
@@ -229,14 +230,15 @@ class GcsDriver:
         if key is None:
             return base
         if key in _NO_KEY:
-            raise _MissingObject(f"no object {key!r} in bucket {self._bucket}", resource=key) from KeyError(
-                key
-            )
+            raise self._missing(key) from KeyError(key)
         return f"{base}/{quote(key, safe='')}"
 
-    def _request(self, kind: str, method: str, url: str, **given: Any) -> Any:
+    def _request(
+        self, kind: str, method: str, url: str, *, take: Callable[[Any], Any] | None = None, **given: Any
+    ) -> Any:
         """One call through the SDK's authorized session, with its kind of retry.
 
+        :param take: makes the result from the answer, and is tried again with it.
         :raises google.api_core.exceptions.GoogleAPICallError: the service's answer is an error.
         """
         from google.api_core import exceptions
@@ -248,12 +250,13 @@ class GcsDriver:
 
         def send() -> Any:
             self.requests[kind] += 1
-            answer = session.request(method, url, timeout=(10, 60), **given)
+            answer = session.request(
+                method, url, timeout=(10, 60), hooks={"response": _read_refusal}, **given
+            )
             if answer.status_code >= 400:
-                with contextlib.closing(answer):
-                    make: Any = exceptions.from_http_response
-                    raise make(answer)
-            return answer
+                make: Any = exceptions.from_http_response
+                raise make(answer)
+            return answer if take is None else take(answer)
 
         return _retry()(send)()
 
@@ -285,7 +288,9 @@ class GcsDriver:
         if isinstance(error, exceptions.RetryError) and isinstance(error.cause, Exception):
             error = error.cause
         if isinstance(error, DataCorruption):
-            return Transient(f"{resource!r} was damaged on its way", resource=resource, hint="try again")
+            return Transient(
+                f"{resource!r} was damaged on its way to bucket {bucket}", resource=resource, hint="try again"
+            )
         if (status := _status(error)) is not None:
             return self._translate_answer(error, status, kind, resource)
         if isinstance(error, auth.InvalidOperation):  # no credentials, and 401 made the session renew them
@@ -300,7 +305,9 @@ class GcsDriver:
         ) or (isinstance(error, auth.RefreshError) and error.retryable):
             where = self._spec.endpoint or "Google Cloud Storage"
             return Transient(
-                f"cannot reach {where}", resource=resource, hint="check the endpoint and the network"
+                f"cannot reach {where} for bucket {bucket}",
+                resource=resource,
+                hint="check the endpoint and the network",
             )
         if isinstance(error, auth.GoogleAuthError):
             return AccessDenied(
@@ -312,9 +319,16 @@ class GcsDriver:
             error, requests.RequestException | urllib3.exceptions.HTTPError | exceptions.GoogleAPIError
         ):
             return Transient(
-                f"the connection to bucket {bucket} failed: {type(error).__name__}", resource=resource
+                f"the connection to bucket {bucket} failed: {type(error).__name__}",
+                resource=resource,
+                hint="try again",
             )
         return None
+
+    def _missing(self, key: str) -> _MissingObject:
+        return _MissingObject(
+            f"no object {key!r} in bucket {self._bucket}", resource=key, hint="check the key"
+        )
 
     def _translate_answer(self, error: Any, status: int, kind: str, resource: str) -> SyncAgentError:
         bucket = self._bucket
@@ -324,11 +338,19 @@ class GcsDriver:
         if status == 404 and (kind in {"list", "put"} or "bucket does not exist" in told):
             return NotFound(f"no such bucket: {bucket}", resource=bucket, hint="check the name")
         if status == 404:
-            return _MissingObject(f"no object {resource!r} in bucket {bucket}", resource=resource)
+            return self._missing(resource)
         if status == 412:
-            return AlreadyExists(f"{resource!r} is already there", resource=resource)
+            return AlreadyExists(
+                f"{resource!r} is already there in bucket {bucket}",
+                resource=resource,
+                hint="delete it first, or choose another name",
+            )
         if status == 409:
-            return Conflict(f"{resource!r} is being written by somebody else", resource=resource)
+            return Conflict(
+                f"{resource!r} in bucket {bucket} is being written by somebody else",
+                resource=resource,
+                hint="try again",
+            )
         if status in {401, 403}:
             named = _NAMED.search(told)
             action = named[0] if named else _ACTIONS[kind]
@@ -346,7 +368,7 @@ class GcsDriver:
                 f"Google Cloud Storage is busy ({status}) on bucket {bucket}",
                 resource=resource,
                 hint="try again later",
-                retry_after=float(after) if after.isdigit() else None,
+                retry_after=float(after) if after.isdecimal() else None,
             )
         if status == 400 and "requester pays" in told.lower():
             return ConfigError(
@@ -356,9 +378,11 @@ class GcsDriver:
             )
         if status == 400:
             made = ConfigError if kind == "list" else InvalidInput
-            what = f"bucket {bucket}" if kind == "list" else f"the key {resource!r}"
-            return made(f"Google Cloud Storage cannot take {what}", resource=resource)
-        return SyncAgentError(f"Google Cloud Storage answered {status} for {resource!r}", resource=resource)
+            what = f"bucket {bucket}" if kind == "list" else f"the key {resource!r} in bucket {bucket}"
+            return made(f"Google Cloud Storage cannot take {what}", resource=resource, hint="check the name")
+        return SyncAgentError(
+            f"Google Cloud Storage answered {status} for {resource!r} in bucket {bucket}", resource=resource
+        )
 
 
 class _PastEnd(SyncAgentError):
@@ -386,6 +410,18 @@ def _sized(body: BinaryIO) -> Generator[tuple[BinaryIO, int | None], None, None]
             yield cast(BinaryIO, spooled), None
 
 
+def _body(answer: Any) -> Any:
+    """In one piece: `content` would join it from a hundred small ones."""
+    with contextlib.closing(answer):
+        return answer.raw.read(decode_content=True)
+
+
+def _read_refusal(answer: Any, **_: Any) -> None:
+    """Read an error to its end: the session forgets a 401 to renew the credentials, and its connection with it."""
+    if answer.status_code >= 400:
+        _ = answer.content
+
+
 def _retry() -> Any:
     """The SDK's own kind of retry: its budget is the only one here."""
     from google.api_core import retry
@@ -408,7 +444,9 @@ def _worth_retrying(error: Exception) -> bool:
     if isinstance(error, requests.ConnectionError):
         # A connection that was lost. A server that is not there at all will not be there in a second either.
         return bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ProtocolError)
-    return isinstance(error, requests.exceptions.ChunkedEncodingError | requests.exceptions.ReadTimeout)
+    cut = requests.exceptions.ChunkedEncodingError | requests.exceptions.ReadTimeout
+    raw = urllib3.exceptions.ProtocolError | urllib3.exceptions.ReadTimeoutError  # the same, of a page
+    return isinstance(error, cut | raw)
 
 
 def _parse_page(body: bytes, resource: str) -> tuple[list[ObjectInfo], str | None]:
