@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what the tests run against and pip cannot: Azurite, Microsoft's storage emulator.
+# Install what the tests run against: Azurite, Microsoft's storage emulator, and dtlpy, the platform's client.
 # Quick when it is there already. Where there is no npm, Node comes from PyPI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,3 +23,18 @@ if ! grep -qs "\"version\": \"$version\"" "$home/node_modules/azurite/package.js
   npm install --prefix "$home" --ignore-scripts --no-audit --no-fund --loglevel=error "azurite@$version" >/dev/null
 fi
 command -v node > "$rigs/node.path"
+# The platform's own client, in an environment of its own: it judges `syncagent serve`.
+sdk=1.126.5
+if [ "$(cat "$rigs/dtlpy/.version" 2>/dev/null)" != "$sdk" ]; then
+  echo "setting up dtlpy $sdk in $rigs/dtlpy (once) ..." >&2
+  python=.venv/bin/python
+  [ -x "$python" ] || python=python3
+  if command -v uv >/dev/null 2>&1; then
+    uv venv -q --clear --python "$python" "$rigs/dtlpy"
+    uv pip install -q --python "$rigs/dtlpy/bin/python" "dtlpy==$sdk"
+  else
+    "$python" -m venv --clear "$rigs/dtlpy"
+    "$rigs/dtlpy/bin/python" -m pip install -q --disable-pip-version-check "dtlpy==$sdk"
+  fi
+  echo "$sdk" > "$rigs/dtlpy/.version"
+fi

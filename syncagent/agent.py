@@ -47,6 +47,10 @@ class Agent:
 
     def bucket(self, spec: DriverSpec) -> Bucket:
         """Open a driver's bucket with the integration that its record names."""
+        if spec.type == "none":
+            raise ConfigError(
+                "the dataset has no bucket: its items were uploaded", hint="name another dataset"
+            )
         integration = self.catalog.integration(spec.integration) if spec.integration else None
         bucket = open_bucket(spec, integration)
         self._opened.callback(bucket.close)

@@ -42,6 +42,12 @@ class Settings(BaseSettings):
     trash_days: float = Field(default=30, ge=0)
     tombstone_days: float = Field(default=15, ge=0)
     """Longer than the slowest redelivery of an event: SQS keeps messages up to 14 days."""
+    admin_email: str | None = None
+    """Of the administrator that the server's first start makes."""
+    admin_password: SecretStr | None = None
+    """Of that administrator; else one is made up and printed once."""
+    server_secret: SecretStr | None = None
+    """Signs the server's tokens; needed to listen on other addresses than this machine's own."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """What the log on stderr tells, such as names that a driver passes over."""
 

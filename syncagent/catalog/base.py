@@ -49,6 +49,17 @@ class Item:
     annotations: int
     changed_since_annotated: bool
     user: Mapping[str, Any] = field(default_factory=dict)
+    type: str = "file"
+    """``file`` or ``dir``."""
+    hidden: bool = False
+    storage: str | None = None
+    """Where the bytes are: None for a mirrored object, else as `Items` says."""
+    creator: str | None = None
+    updated_at: str = ""
+    updated_by: str | None = None
+    description: str | None = None
+    system: Mapping[str, Any] = field(default_factory=dict)
+    """``metadata.system`` beyond the facts above."""
 
     @property
     def filename(self) -> str:
@@ -64,12 +75,18 @@ class Item:
             "filename": self.filename,
             "dir": directory or "/",
             "name": name,
-            "type": "file",
+            "type": self.type,
+            "hidden": self.hidden,
             "createdAt": self.created_at,
+            "updatedAt": self.updated_at or self.created_at,
+            "creator": self.creator,
+            "updatedBy": self.updated_by,
+            "description": self.description,
             "annotationsCount": self.annotations,
             "changedSinceAnnotated": self.changed_since_annotated,
             "metadata": {
                 "system": {
+                    **self.system,
                     "size": self.size,
                     "mimetype": self.mimetype,
                     "originalname": name,
@@ -213,6 +230,7 @@ class Store(Catalog, Protocol):
     def quarantine(self, dataset: str, key: str, error: Exception) -> None: ...
     def quarantined(self, dataset: str | None = None) -> list[Quarantined]: ...
     def release(self, dataset: str, keys: Sequence[str] | None = None) -> int: ...
+    def restore(self, dataset: str, key: str) -> bool: ...
     def empty_trash(self, dataset: str, keys: Sequence[str] | None = None) -> int: ...
 
     # Upkeep.

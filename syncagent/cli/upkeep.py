@@ -101,6 +101,7 @@ def trash_restore(agent: Agent, dataset: str, keys: tuple[str, ...]) -> int:
     for key in keys:
         agent.catalog.item(found.id, key)
         reconciler.settle(key)
+        agent.catalog.restore(found.id, key)
         if agent.catalog.item(found.id, key).removed_at is None:
             sys.stdout.write(f"+ {output.printable(key)}\n")
         else:

@@ -62,11 +62,10 @@ def parse_url(url: str) -> DriverSpec:
     rest, _, query = rest.partition("?")
     module = _module(scheme)
     if "@" in rest.partition("/")[0]:
-        raise ConfigError(
-            f"{scheme}:// URL holds credentials",
-            hint="credentials never stand in a URL: use the environment or 'syncagent integrations create'",
-        )
+        raise _credentials_in(f"the {scheme}:// URL")
     params = _params(url, scheme, query, {**_COMMON, **getattr(module, "OPTIONS", {})})
+    if "@" in params.get("endpoint", ""):
+        raise _credentials_in("the endpoint")
     if scheme == "file":
         bucket, path = unquote(rest), ""
         if not bucket.startswith("/"):
@@ -88,6 +87,13 @@ def parse_url(url: str) -> DriverSpec:
         storage_class=params.pop("storage_class", None),
         allow_external_delete=_yes(params.pop("allow_delete", "no"), "allow_delete"),
         options=params,
+    )
+
+
+def _credentials_in(what: str) -> ConfigError:
+    return ConfigError(
+        f"{what} holds credentials",
+        hint="credentials never stand in a URL: use the environment or 'syncagent integrations create'",
     )
 
 

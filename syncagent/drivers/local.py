@@ -6,7 +6,6 @@ could lead out of the folder. Names that are not valid UTF-8 are passed over wit
 
 from __future__ import annotations
 
-import io
 import logging
 import mimetypes
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 from syncagent.drivers.base import Capabilities
+from syncagent.drivers.streams import Limited
 from syncagent.errors import (
     AccessDenied,
     AlreadyExists,
@@ -123,7 +123,7 @@ class LocalDriver:
         stream.seek(offset)
         if length is None:
             return closing(cast(BinaryIO, stream))
-        return closing(cast(BinaryIO, _Limited(stream, length)))
+        return closing(cast(BinaryIO, Limited(stream, length)))
 
     def put(
         self, key: str, body: BinaryIO, *, content_type: str | None = None, if_absent: bool = False
@@ -195,27 +195,6 @@ class LocalDriver:
         if not parent.is_relative_to(self._root.resolve()):
             raise FileNotFoundError(key)
         return path
-
-
-class _Limited(io.RawIOBase):
-    """At most `length` bytes of a stream."""
-
-    def __init__(self, stream: io.BufferedReader, length: int) -> None:
-        self._stream = stream
-        self._left = length
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._stream.read(min(len(buffer), self._left))
-        self._left -= len(data)
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
 
 
 def _utf8(entry: os.DirEntry[str]) -> bool:

@@ -429,7 +429,7 @@ class S3Driver:
                 f"S3 is busy ({code or status}) on bucket {bucket}",
                 resource=resource,
                 hint="try again later",
-                retry_after=float(after) if after.isdigit() else None,
+                retry_after=float(after) if after.isdecimal() else None,
             )
         if code == "KeyTooLongError":
             return InvalidInput(f"S3 cannot hold the key {resource[:80]!r}", resource=resource)

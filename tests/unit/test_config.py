@@ -79,7 +79,7 @@ def test_a_named_file_wins_over_the_variable_over_the_one_here(
     ("text", "expected"),
     [
         ("wrokers = 3", "syncagent.toml: unknown setting 'wrokers'; did you mean 'workers'?"),
-        ("frobnicate = 3", "unknown setting 'frobnicate'; known are catalog,"),
+        ("frobnicate = 3", "unknown setting 'frobnicate'; known are admin_email,"),
         ("workers = 'many'", "syncagent.toml: workers: "),
         ("workers = 0", "syncagent.toml: workers: Input should be greater than or equal to 1"),
         ("workers = 257", "less than or equal to 256"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -49,8 +50,12 @@ def shape(db: sqlite3.Connection) -> list[tuple[str, str, str]]:
     rows = db.execute(
         "SELECT type, name, coalesce(sql, '') FROM sqlite_master ORDER BY type, name"
     ).fetchall()
-    return [(kind, name, " ".join(" ".join(line.partition("--")[0] for line in sql.splitlines()).split()))
-            for kind, name, sql in rows]  # fmt: skip
+    return [(kind, name, _plain_text(sql)) for kind, name, sql in rows]
+
+
+def _plain_text(sql: str) -> str:
+    code = " ".join(line.partition("--")[0] for line in sql.splitlines())
+    return re.sub(r"\s*([(),])\s*", r"\1", " ".join(code.split()))
 
 
 def plain(path: Path) -> sqlite3.Connection:
@@ -78,8 +83,6 @@ def test_every_statement_is_sound_sql_and_used(catalog: SqliteCatalog) -> None:
 
 
 def _parameters(statement: str) -> list[str]:
-    import re
-
     return re.findall(r":(\w+)", re.sub(r"--.*", "", statement))
 
 

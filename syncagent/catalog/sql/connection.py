@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from syncagent.catalog.sql.statements import migrations, queries
+from syncagent.catalog.sql.types import mimetype
 from syncagent.errors import AccessDenied, ConfigError, SyncAgentError, Transient
 
 Parameters = Mapping[str, Any] | Sequence[Any]
@@ -36,6 +37,7 @@ class Connection:
         with self.translated():
             _touch(path)
             self._db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+            self._db.create_function("mimetype", 1, mimetype, deterministic=True)
             try:
                 self._prepare(migrate)
             except BaseException:

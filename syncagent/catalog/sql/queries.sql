@@ -8,13 +8,13 @@ WHERE dataset = :dataset AND driver = :driver AND key = :key;
 -- name: scan
 -- Rows of a key range, in byte order.
 SELECT key, fingerprint, rev, n, coalesce(size, 0), content_id FROM item
-WHERE dataset = :dataset AND driver = :driver AND key > :after
+WHERE dataset = :dataset AND driver = :driver AND key > :after AND storage IS NULL
 ORDER BY key LIMIT :limit;
 
 -- name: scan_until
 -- Rows of a closed key range, in byte order.
 SELECT key, fingerprint, rev, n, coalesce(size, 0), content_id FROM item
-WHERE dataset = :dataset AND driver = :driver AND key > :after AND key <= :until
+WHERE dataset = :dataset AND driver = :driver AND key > :after AND key <= :until AND storage IS NULL
 ORDER BY key LIMIT :limit;
 
 -- name: known
@@ -26,7 +26,7 @@ ORDER BY key;
 -- name: stamps
 -- What an unchanged key range is compared by.
 SELECT key, fingerprint FROM item
-WHERE dataset = :dataset AND driver = :driver AND key > :after AND key <= :until
+WHERE dataset = :dataset AND driver = :driver AND key > :after AND key <= :until AND storage IS NULL
 ORDER BY key LIMIT :limit;
 
 -- name: insert_settled
@@ -34,7 +34,7 @@ ORDER BY key LIMIT :limit;
 INSERT INTO item (dataset, driver, key, rev, run, created_at, removed_at,
                   fingerprint, size, modified, etag, version, content_id, content_type, storage_class)
 VALUES (:dataset, :driver, :key, 1, 0, :created_at, :removed_at,
-        :fingerprint, :size, :modified, :etag, :version, :content_id, :content_type, :storage_class)
+        :fingerprint, :size, :modified, :etag, :version, :content_id, coalesce(:content_type, :guessed_type), :storage_class)
 ON CONFLICT DO NOTHING;
 
 -- name: settle_found
@@ -46,15 +46,19 @@ UPDATE item SET
         WHEN created_at IS NULL THEN 0
         WHEN :content_id IS NOT NULL AND content_id IS NOT NULL THEN NOT (:content_id = content_id AND :size = size)
         ELSE fingerprint IS NOT :fingerprint END,
-    removed_at = NULL,
+    -- A person deleted the item, not its object: it comes back when the object changes.
+    removed_at = CASE WHEN fingerprint IS :fingerprint THEN removed_at END,
+    storage = NULL, type = 'file',
     fingerprint = :fingerprint, size = :size, modified = :modified, etag = :etag, version = :version,
-    content_id = :content_id, content_type = coalesce(:content_type, content_type),
+    content_id = :content_id, content_type = coalesce(:content_type, content_type, :guessed_type),
     storage_class = :storage_class
 WHERE dataset = :dataset AND driver = :driver AND key = :key AND rev = :rev;
 
 -- name: settle_gone
--- The object is not there. Facts stay for the trash; the fingerprint goes.
-UPDATE item SET rev = rev + 1, removed_at = coalesce(removed_at, :now), fingerprint = NULL
+-- The object is not there. Facts stay for the trash; the fingerprint goes. Items with other bytes are not concerned.
+UPDATE item SET rev = rev + 1,
+    removed_at = CASE WHEN storage IS NULL THEN coalesce(removed_at, :now) ELSE removed_at END,
+    fingerprint = CASE WHEN storage IS NULL THEN NULL ELSE fingerprint END
 WHERE dataset = :dataset AND driver = :driver AND key = :key AND rev = :rev;
 
 -- name: move_drop_new
@@ -68,7 +72,7 @@ WHERE n = :new AND rev = :new_rev AND fingerprint IS NOT NULL
 -- The old item takes the new key and what the store says of it.
 UPDATE item SET key = :key, rev = :rev, removed_at = NULL, fingerprint = :fingerprint, size = :size,
     modified = :modified, etag = :etag, version = :version, content_id = :content_id,
-    content_type = coalesce(:content_type, content_type), storage_class = :storage_class
+    content_type = coalesce(:content_type, content_type, :guessed_type), storage_class = :storage_class
 WHERE n = :old AND rev = :old_rev;
 
 -- name: move_tombstone
@@ -81,9 +85,9 @@ SELECT count(*) FROM item WHERE dataset = :dataset AND driver = :driver AND remo
 
 -- name: items
 -- Full items in key order.
-SELECT i.n, i.key, i.size, i.content_type, i.etag, i.version, i.content_id, i.storage_class, i.modified,
-       i.created_at, i.removed_at, i.rev, i.content_rev, m.user,
-       (SELECT count(*) FROM annotation a WHERE a.item = i.n),
+SELECT i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version, i.content_id, i.storage_class,
+       coalesce(i.modified, ''), i.created_at, i.removed_at, i.rev, i.content_rev, i.annotations, i.type, i.hidden,
+       i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
        (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
 FROM item i LEFT JOIN item_metadata m ON m.item = i.n
 WHERE i.dataset = :dataset AND i.driver = :driver AND i.key > :after AND i.created_at IS NOT NULL
@@ -92,9 +96,9 @@ ORDER BY i.key LIMIT :limit;
 
 -- name: item
 -- One full item, also from the trash.
-SELECT i.n, i.key, i.size, i.content_type, i.etag, i.version, i.content_id, i.storage_class, i.modified,
-       i.created_at, i.removed_at, i.rev, i.content_rev, m.user,
-       (SELECT count(*) FROM annotation a WHERE a.item = i.n),
+SELECT i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version, i.content_id, i.storage_class,
+       coalesce(i.modified, ''), i.created_at, i.removed_at, i.rev, i.content_rev, i.annotations, i.type, i.hidden,
+       i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
        (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
 FROM item i LEFT JOIN item_metadata m ON m.item = i.n
 WHERE i.dataset = :dataset AND i.driver = :driver AND i.key = :key AND i.created_at IS NOT NULL;
@@ -106,8 +110,12 @@ ON CONFLICT (item) DO UPDATE SET user = excluded.user;
 
 -- name: annotate
 -- One annotation.
-INSERT INTO annotation (item, data, content_rev, updated_at)
-SELECT :item, :data, content_rev, :now FROM item WHERE n = :item;
+INSERT INTO annotation (item, data, content_rev, updated_at, dataset, type, label, creator, created_at, updated_by)
+SELECT :item, :data, content_rev, :now, dataset, :type, :label, :creator, :now, :creator FROM item WHERE n = :item;
+
+-- name: count_annotations
+-- How many an item has, told by its row.
+UPDATE item SET annotations = (SELECT count(*) FROM annotation WHERE annotation.item = item.n) WHERE n = :item;
 
 -- name: annotations
 -- Annotations of an item, oldest first.
@@ -244,4 +252,250 @@ SELECT n FROM item WHERE removed_at < :time AND created_at IS NOT NULL LIMIT 100
 
 -- name: vacuum_tombstones
 -- Tombstones older than the slowest redelivery.
-DELETE FROM item WHERE removed_at < :time AND created_at IS NULL;
+DELETE FROM item WHERE removed_at < :time AND created_at IS NULL AND fingerprint IS NULL;
+
+-- name: restore
+-- An item that a person deleted while its object stayed.
+UPDATE item SET rev = rev + 1, removed_at = NULL
+WHERE dataset = :dataset AND driver = :driver AND key = :key AND removed_at IS NOT NULL AND created_at IS NOT NULL
+  AND (fingerprint IS NOT NULL OR storage IS NOT NULL);
+
+
+-- name: item_by_number
+-- One full item and its dataset, also from the trash.
+SELECT d.id, i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version, i.content_id, i.storage_class,
+       coalesce(i.modified, ''), i.created_at, i.removed_at, i.rev, i.content_rev, i.annotations, i.type, i.hidden,
+       i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
+       (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
+FROM item i LEFT JOIN item_metadata m ON m.item = i.n
+JOIN dataset d ON d.n = i.dataset
+WHERE i.n = :n AND i.created_at IS NOT NULL;
+
+-- name: place
+-- An item whose bytes are not at its key in the driver's bucket, or that has none.
+INSERT INTO item (dataset, driver, key, rev, run, created_at, fingerprint, size, modified, content_id, content_type,
+                  storage, type, creator, updated_by)
+VALUES (:dataset, :driver, :key, 1, 0, :now, :fingerprint, :size, :modified, :content_id, :content_type,
+        :storage, :type, :creator, :creator)
+ON CONFLICT (dataset, driver, key) DO UPDATE SET
+    rev = rev + 1, created_at = coalesce(created_at, excluded.created_at), removed_at = NULL,
+    content_rev = content_rev + (created_at IS NOT NULL AND fingerprint IS NOT excluded.fingerprint),
+    fingerprint = excluded.fingerprint, size = excluded.size, modified = excluded.modified, etag = NULL, version = NULL,
+    content_id = excluded.content_id, content_type = excluded.content_type, storage = excluded.storage,
+    type = excluded.type, updated_at = excluded.created_at, updated_by = excluded.updated_by;
+
+-- name: sign_item
+-- Who made an item, and who changed it last.
+UPDATE item SET creator = coalesce(creator, :by), updated_by = :by, updated_at = :now WHERE n = :n;
+
+-- name: item_metadata
+-- What an item tells beyond its row.
+SELECT user, system, description FROM item_metadata WHERE item = :n;
+
+-- name: write_metadata
+-- What an item tells beyond its row.
+INSERT INTO item_metadata (item, user, system, description) VALUES (:n, :user, :system, :description)
+ON CONFLICT (item) DO UPDATE SET user = excluded.user, system = excluded.system, description = excluded.description;
+
+-- name: dismiss
+-- A person deletes the item. The fingerprint stays: the object may, and must not bring the item back.
+UPDATE item SET rev = rev + 1, removed_at = :now, updated_at = :now, updated_by = :by
+WHERE n = :n AND removed_at IS NULL;
+
+-- name: leave_known
+-- What stays where a person moved an item away from: the object is known, and no item.
+INSERT INTO item (dataset, driver, key, rev, run, removed_at, fingerprint)
+SELECT dataset, driver, :old, rev, 0, :now, fingerprint FROM item WHERE n = :n;
+
+-- name: rename
+-- A new path. The bytes stay where they are.
+UPDATE item SET key = :key, rev = rev + 1, storage = :storage, updated_at = :now, updated_by = :by WHERE n = :n;
+
+-- name: annotation
+-- One annotation.
+SELECT a.n, a.item, a.data, a.type, a.label, a.creator, a.created_at, a.updated_at, a.updated_by, d.id
+FROM annotation a JOIN dataset d ON d.n = a.dataset WHERE a.n = :n;
+
+-- name: write_annotation
+-- A changed annotation.
+UPDATE annotation SET data = :data, type = :type, label = :label, updated_at = :now, updated_by = :by WHERE n = :n;
+
+-- name: delete_annotation
+-- One annotation less.
+DELETE FROM annotation WHERE n = :n;
+
+-- name: items_by_number
+-- Some full items, with their datasets.
+SELECT d.id, i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version, i.content_id, i.storage_class,
+       coalesce(i.modified, ''), i.created_at, i.removed_at, i.rev, i.content_rev, i.annotations, i.type, i.hidden,
+       i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
+       (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
+FROM json_each(:numbers) wanted
+JOIN item i ON i.n = wanted.value
+LEFT JOIN item_metadata m ON m.item = i.n
+JOIN dataset d ON d.n = i.dataset;
+
+-- name: clear_path
+-- A path that only a tombstone or the trash holds is free: the trash keeps its item under a name of its own.
+UPDATE item SET key = key || ' (trashed ' || n || ')', storage = coalesce(storage, 'key:' || key)
+WHERE dataset = :dataset AND driver = :driver AND key = :key AND removed_at IS NOT NULL;
+
+-- name: create_dataset
+-- An empty dataset.
+INSERT INTO dataset (id, name, driver, created_at, project, creator, system, data)
+VALUES (:id, :name, :driver, :now, :project, :by, :system, :data) ON CONFLICT (project, name) DO NOTHING;
+
+-- name: dataset_by_id
+-- One dataset, with its counts.
+SELECT s.id, s.name, p.id, d.id, s.creator, s.created_at, s.updated_at, s.readonly, s.system, s.data,
+       (SELECT count(*) FROM item i WHERE i.dataset = s.n AND i.removed_at IS NULL AND i.type = 'file'),
+       (SELECT count(DISTINCT a.item) FROM annotation a WHERE a.dataset = s.n),
+       (SELECT count(*) FROM annotation a WHERE a.dataset = s.n)
+FROM dataset s JOIN project p ON p.n = s.project LEFT JOIN driver d ON d.n = s.driver WHERE s.id = :id;
+
+-- name: datasets_of
+-- Datasets of some projects, with their counts.
+SELECT s.id, s.name, p.id, d.id, s.creator, s.created_at, s.updated_at, s.readonly, s.system, s.data,
+       (SELECT count(*) FROM item i WHERE i.dataset = s.n AND i.removed_at IS NULL AND i.type = 'file'),
+       (SELECT count(DISTINCT a.item) FROM annotation a WHERE a.dataset = s.n),
+       (SELECT count(*) FROM annotation a WHERE a.dataset = s.n)
+FROM dataset s JOIN project p ON p.n = s.project LEFT JOIN driver d ON d.n = s.driver
+WHERE (:projects IS NULL OR p.id IN (SELECT value FROM json_each(:projects)))
+  AND (:name IS NULL OR s.name = :name) AND (:system OR NOT s.system)
+ORDER BY s.name, s.n;
+
+-- name: change_dataset
+-- A dataset's name, lock and metadata.
+UPDATE dataset SET name = :name, readonly = :readonly, data = :data, updated_at = :now WHERE id = :id;
+
+-- name: folders
+-- Directories that directly hold an item, and those that people made.
+SELECT DISTINCT CASE type WHEN 'dir' THEN key ELSE rtrim(rtrim(key, replace(key, '/', '')), '/') END FROM item
+WHERE dataset = :dataset AND driver = :driver AND removed_at IS NULL AND created_at IS NOT NULL;
+
+-- name: create_recipe
+-- A recipe or an ontology.
+INSERT INTO recipe (id, project, kind, data, created_at, updated_at)
+SELECT :id, n, :kind, :data, :now, :now FROM project WHERE id = :project;
+
+-- name: recipe
+-- One of them.
+SELECT r.id, p.id, r.data, r.created_at, r.updated_at FROM recipe r JOIN project p ON p.n = r.project
+WHERE r.kind = :kind AND r.id = :id;
+
+-- name: recipes_of
+-- Those of some projects.
+SELECT r.id, p.id, r.data, r.created_at, r.updated_at FROM recipe r JOIN project p ON p.n = r.project
+WHERE r.kind = :kind AND p.id IN (SELECT value FROM json_each(:projects)) ORDER BY r.n;
+
+-- name: change_recipe
+-- New contents.
+UPDATE recipe SET data = :data, updated_at = :now WHERE kind = :kind AND id = :id;
+
+-- name: delete_recipe
+-- One less.
+DELETE FROM recipe WHERE kind = :kind AND id = :id;
+
+-- name: create_command
+-- A job that has begun.
+INSERT INTO command (id, type, creator, status, progress, spec, created_at, updated_at)
+VALUES (:id, :type, :by, 'in-progress', 0, :spec, :now, :now);
+
+-- name: command
+-- One job.
+SELECT id, type, creator, status, progress, spec, error, created_at, updated_at FROM command WHERE id = :id;
+
+-- name: commands_of
+-- The newest jobs of somebody.
+SELECT id, type, creator, status, progress, spec, error, created_at, updated_at FROM command
+WHERE creator = :by ORDER BY n DESC LIMIT 100;
+
+-- name: advance_command
+-- Progress, if the job still runs.
+UPDATE command SET progress = :progress, updated_at = :now WHERE id = :id AND status = 'in-progress';
+
+-- name: end_command
+-- The end, if the job still runs.
+UPDATE command SET status = :status, progress = CASE :status WHEN 'success' THEN 100 ELSE progress END,
+    spec = :spec, error = :error, updated_at = :now WHERE id = :id AND status = 'in-progress';
+
+-- name: abandon_commands
+-- Jobs whose process is gone.
+UPDATE command SET status = 'failed', error = 'the server was stopped', updated_at = :now
+WHERE status = 'in-progress';
+
+-- name: create_account
+-- Somebody new.
+INSERT INTO account (id, email, password, bot, admin, generation, created_at)
+VALUES (:id, :email, :password, :bot, :admin, 1, :now) ON CONFLICT (email) DO NOTHING;
+
+-- name: account
+-- Somebody, by address.
+SELECT n, id, email, password, bot, admin, generation, created_at FROM account WHERE email = :email;
+
+-- name: accounts
+-- Everybody.
+SELECT n, id, email, password, bot, admin, generation, created_at FROM account ORDER BY email;
+
+-- name: change_password
+-- A new password makes earlier tokens void.
+UPDATE account SET password = :password, generation = generation + 1 WHERE email = :email;
+
+-- name: remove_account
+-- Somebody less.
+DELETE FROM account WHERE email = :email;
+
+-- name: remove_memberships
+-- What somebody might do.
+DELETE FROM member WHERE account = :account;
+
+-- name: create_project
+-- An empty project.
+INSERT INTO project (id, name, creator, created_at, updated_at) VALUES (:id, :name, :by, :now, :now)
+ON CONFLICT (name) DO NOTHING;
+
+-- name: projects
+-- All projects, and the role that an account has in each.
+SELECT p.id, p.name, p.creator, p.created_at, p.updated_at, m.role FROM project p
+LEFT JOIN member m ON m.project = p.n AND m.account = :account ORDER BY p.n;
+
+-- name: rename_project
+-- Another name.
+UPDATE project SET name = :name, updated_at = :now WHERE id = :id;
+
+-- name: project_in_use
+-- A dataset or a driver of a project.
+SELECT s.name FROM dataset s JOIN project p ON p.n = s.project WHERE p.id = :id AND NOT s.system
+UNION ALL SELECT d.name FROM driver d JOIN project p ON p.n = d.project WHERE p.id = :id LIMIT 1;
+
+-- name: remove_project
+-- A project that nothing belongs to.
+DELETE FROM project WHERE id = :id AND n <> 1;
+
+-- name: remove_system_datasets
+-- A project's own dataset goes with it.
+DELETE FROM dataset WHERE system AND project = (SELECT n FROM project WHERE id = :id);
+
+-- name: members
+-- Who may do what in a project.
+SELECT a.id, a.email, a.bot, m.role, a.created_at FROM member m JOIN account a ON a.n = m.account
+JOIN project p ON p.n = m.project WHERE p.id = :id ORDER BY a.email;
+
+-- name: set_member
+-- A role in a project.
+INSERT INTO member (project, account, role)
+SELECT p.n, a.n, :role FROM project p, account a WHERE p.id = :id AND a.email = :email
+ON CONFLICT (project, account) DO UPDATE SET role = excluded.role;
+
+-- name: remove_member
+-- A role less.
+DELETE FROM member WHERE project = (SELECT n FROM project WHERE id = :id)
+  AND account = (SELECT n FROM account WHERE email = :email);
+
+-- name: driver_owner
+-- The project of a driver, and who made it.
+SELECT p.id, d.creator, d.created_at FROM driver d JOIN project p ON p.n = d.project WHERE d.id = :id;
+
+-- name: own_driver
+-- Whose a driver is.
+UPDATE driver SET project = (SELECT n FROM project WHERE id = :project), creator = :by WHERE id = :id;

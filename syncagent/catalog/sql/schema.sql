@@ -28,19 +28,29 @@ CREATE TABLE driver (
     storage_class TEXT,
     allow_external_delete INTEGER NOT NULL,
     options TEXT NOT NULL,              -- JSON object
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    project INTEGER NOT NULL DEFAULT 1,
+    creator TEXT
 );
 
-CREATE TABLE dataset (
+CREATE TABLE "dataset" (
     n INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: processes remember it
     id TEXT NOT NULL UNIQUE,            -- 24 hexadecimal digits
-    name TEXT NOT NULL UNIQUE,
-    driver INTEGER NOT NULL REFERENCES driver (n),
-    created_at INTEGER NOT NULL
+    name TEXT NOT NULL,
+    driver INTEGER REFERENCES driver (n),  -- null: its bytes are kept beside the catalog
+    created_at INTEGER NOT NULL,
+    project INTEGER NOT NULL DEFAULT 1,
+    creator TEXT,
+    updated_at INTEGER,
+    readonly INTEGER NOT NULL DEFAULT 0,
+    system INTEGER NOT NULL DEFAULT 0,  -- a project's "Binaries": listed only when asked for
+    data TEXT NOT NULL DEFAULT '{}',    -- JSON object: metadata, expirationOptions
+    UNIQUE (project, name)
 );
 
 -- A row is an item (removed_at null), an item in the trash (removed_at and created_at set), or a
--- tombstone of a key that never was an item (created_at null). The public id is the catalog's stamp
+-- tombstone of a key that never was an item (created_at null). An item that a person deleted while its
+-- object stays keeps its fingerprint, so that no sweep brings it back. The public id is the catalog's stamp
 -- and n in hexadecimal, so finding an item by id needs no index of its own.
 CREATE TABLE item (
     n INTEGER PRIMARY KEY,
@@ -59,13 +69,24 @@ CREATE TABLE item (
     version TEXT,
     content_id TEXT,
     content_type TEXT,
-    storage_class TEXT
+    storage_class TEXT,
+    storage TEXT,                       -- null: mirrored, the object is at `key`; else see Items
+    type TEXT NOT NULL DEFAULT 'file',
+    hidden INTEGER NOT NULL DEFAULT 0,
+    creator TEXT,
+    updated_at INTEGER,
+    updated_by TEXT,
+    annotations INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX item_key ON item (dataset, driver, key);
+CREATE INDEX item_order ON item (dataset) WHERE removed_at IS NULL;  -- by number, as pages are read
+CREATE INDEX item_type ON item (dataset, content_type, type, hidden, removed_at) WHERE removed_at IS NULL;
 
 CREATE TABLE item_metadata (
     item INTEGER PRIMARY KEY,
-    user TEXT NOT NULL                  -- JSON object
+    user TEXT NOT NULL,                 -- JSON object
+    system TEXT,
+    description TEXT
 );
 
 CREATE TABLE annotation (
@@ -73,9 +94,16 @@ CREATE TABLE annotation (
     item INTEGER NOT NULL,
     data TEXT NOT NULL,                 -- JSON object
     content_rev INTEGER NOT NULL,       -- the item's, when it was annotated
-    updated_at INTEGER NOT NULL
+    updated_at INTEGER NOT NULL,
+    dataset INTEGER NOT NULL DEFAULT 0,
+    type TEXT,
+    label TEXT,
+    creator TEXT,
+    created_at INTEGER,
+    updated_by TEXT
 );
 CREATE INDEX annotation_item ON annotation (item);
+CREATE INDEX annotation_label ON annotation (dataset, label, item);
 
 CREATE TABLE run (
     n INTEGER PRIMARY KEY,
@@ -111,3 +139,53 @@ CREATE TABLE quarantine (
     last_at INTEGER NOT NULL,
     PRIMARY KEY (dataset, key)
 ) WITHOUT ROWID;
+
+CREATE TABLE account (
+    n INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    email TEXT NOT NULL UNIQUE,         -- in lower case
+    password TEXT NOT NULL,             -- argon2
+    bot INTEGER NOT NULL,
+    admin INTEGER NOT NULL,             -- owns every project
+    generation INTEGER NOT NULL,        -- tokens of an earlier one are void
+    created_at INTEGER NOT NULL
+);
+
+CREATE TABLE project (
+    n INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL UNIQUE,
+    creator TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+);
+CREATE TABLE member (
+    project INTEGER NOT NULL,
+    account INTEGER NOT NULL,
+    role TEXT NOT NULL,
+    PRIMARY KEY (project, account)
+) WITHOUT ROWID;
+
+CREATE TABLE recipe (
+    n INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    project INTEGER NOT NULL,
+    kind TEXT NOT NULL,                 -- recipe or ontology
+    data TEXT NOT NULL,                 -- JSON object
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+);
+CREATE INDEX recipe_project ON recipe (project, kind, n);
+
+CREATE TABLE command (
+    n INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    type TEXT NOT NULL,
+    creator TEXT NOT NULL,
+    status TEXT NOT NULL,
+    progress INTEGER NOT NULL,
+    spec TEXT NOT NULL,                 -- JSON object
+    error TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+);

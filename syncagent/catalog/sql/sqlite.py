@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import mimetypes
 import os
 import secrets
 import socket
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from syncagent.catalog.base import Dataset, Item, Quarantined, Run
 from syncagent.catalog.sql.connection import Connection
+from syncagent.catalog.sql.types import BY_SUFFIX, mimetype
 from syncagent.catalog.vault import Vault
 from syncagent.errors import AlreadyExists, ConfigError, Conflict, NotFound, Refused
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Scope
@@ -44,7 +44,7 @@ class SqliteCatalog:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.db = Connection(path, timeout=timeout, migrate=migrate)
-        self._vault = Vault(secret_key, secret_key_file or path.with_name(path.name + ".key"))
+        self.vault = Vault(secret_key, secret_key_file or path.with_name(path.name + ".key"))
         self._clock = clock
         self._sources: dict[str, tuple[int, int]] = {}
         self._stamp = self._read_stamp()
@@ -66,14 +66,14 @@ class SqliteCatalog:
 
     def get(self, dataset: str, key: str) -> Row | None:
         """See `Catalog.get`."""
-        rows = self.db.query("get", {**self._source(dataset), "key": key})
+        rows = self.db.query("get", {**self.source(dataset), "key": key})
         return Row._make(rows[0]) if rows else None
 
     def scan(
         self, dataset: str, *, after: str | None = None, until: str | None = None, limit: int | None = None
     ) -> Iterator[Row]:
         """See `Catalog.scan`."""
-        source = self._source(dataset)
+        source = self.source(dataset)
         left = limit
         while left is None or left > 0:
             page = _PAGE * 2 if left is None else left
@@ -90,13 +90,13 @@ class SqliteCatalog:
         self, dataset: str, *, after: str | None, until: str, limit: int
     ) -> list[tuple[str, str | None]]:
         """See `Catalog.stamps`. One statement."""
-        bounds = {**self._source(dataset), "after": after or "", "until": until, "limit": limit}
+        bounds = {**self.source(dataset), "after": after or "", "until": until, "limit": limit}
         return cast("list[tuple[str, str | None]]", self.db.query("stamps", bounds))
 
     def insert_new(self, dataset: str, found: Sequence[ObjectInfo], *, run: int = 0) -> list[str]:
         """See `Catalog.insert_new`. One transaction."""
-        source = self._source(dataset)
-        now = self._now()
+        source = self.source(dataset)
+        now = self.now()
         known: list[str] = []
         with self.db.transaction():
             # Numbers grow, and nobody else writes in this transaction: rows up to here were there before.
@@ -104,7 +104,7 @@ class SqliteCatalog:
             for start in range(0, len(found), _INSERT):
                 batch = found[start : start + _INSERT]
                 statement = _insert_statement(len(batch), source["dataset"], source["driver"], run, now)
-                written = self.db.change_sql(statement, list(chain.from_iterable(batch)))
+                written = self.db.change_sql(statement, _bound(batch))
                 if written != len(batch):
                     names = json.dumps([o.key for o in batch])
                     rows = self.db.query("known", {**source, "keys": names, "last": last})
@@ -113,9 +113,9 @@ class SqliteCatalog:
 
     def settle(self, dataset: str, key: str, found: ObjectInfo | None, *, expect_rev: int) -> Row:
         """See `Catalog.settle`."""
-        source = self._source(dataset)
-        now = self._now()
-        facts = _facts(found)
+        source = self.source(dataset)
+        now = self.now()
+        facts = _facts(found, key)
         with self.db.transaction():
             if expect_rev == 0:
                 written = self.db.change(
@@ -147,7 +147,7 @@ class SqliteCatalog:
             "integration",
             made.name,
             "INSERT INTO integration (id, name, type, sealed, created_at) VALUES (?, ?, ?, ?, ?)",
-            (made.id, made.name, made.type, self._vault.seal(made.options), self._now()),
+            (made.id, made.name, made.type, self.vault.seal(made.options), self.now()),
         )
         return made
 
@@ -156,13 +156,27 @@ class SqliteCatalog:
         for n_id, n_name, kind, sealed in self.db.sql(
             "SELECT id, name, type, sealed FROM integration WHERE name = ?", (name,)
         ):
-            return Integration(n_name, kind, self._vault.open(sealed, n_name), n_id)
+            return Integration(n_name, kind, self.vault.open(sealed, n_name), n_id)
         raise _unknown("integration", name, [i.name for i in self.integrations()])
 
     def integrations(self) -> list[Integration]:
         """All integrations, without their options."""
         rows = self.db.sql("SELECT id, name, type FROM integration ORDER BY name")
         return [Integration(name, kind, {}, n_id) for n_id, name, kind in rows]
+
+    def change_integration(
+        self, name: str, *, new_name: str | None = None, options: Mapping[str, str] | None = None
+    ) -> Integration:
+        """Rename an integration, or seal other options in place of its own."""
+        with self.db.transaction():
+            old = self.integration(name)
+            if new_name not in (None, name) and any(one.name == new_name for one in self.integrations()):
+                raise AlreadyExists(f"there is an integration {new_name!r} already", resource=new_name)
+            sealed = self.vault.seal(old.options if options is None else options)
+            self.db.change_sql(
+                "UPDATE integration SET name = ?, sealed = ? WHERE name = ?", (new_name or name, sealed, name)
+            )
+        return self.integration(new_name or name)
 
     def remove_integration(self, name: str) -> None:
         """Forget credentials that no driver uses."""
@@ -190,7 +204,7 @@ class SqliteCatalog:
             (
                 made.id, made.name, made.type, integration, made.bucket, made.path, made.scope.value, made.region,
                 made.endpoint, made.storage_class, made.allow_external_delete,
-                json.dumps(dict(made.options), sort_keys=True), self._now(),
+                json.dumps(dict(made.options), sort_keys=True), self.now(),
             ),
         )  # fmt: skip
         return made
@@ -224,7 +238,7 @@ class SqliteCatalog:
             "dataset",
             name,
             "INSERT INTO dataset (id, name, driver, created_at) VALUES (?, ?, ?, ?)",
-            (secrets.token_hex(12), name, rows[0][0], self._now()),
+            (secrets.token_hex(12), name, rows[0][0], self.now()),
         )
         return self.dataset(name)
 
@@ -255,35 +269,43 @@ class SqliteCatalog:
             return self.create_dataset(name, driver)
 
     def dataset(self, name: str) -> Dataset:
-        """A dataset by name (or id)."""
-        for dataset in self.datasets():
-            if name in (dataset.name, dataset.id):
-                return dataset
+        """A dataset by name or id.
+
+        :raises ConfigError: several projects have one of this name.
+        """
+        found = [one for one in self._datasets(name) if one.id == name] or self._datasets(name)
+        if len(found) > 1:
+            raise ConfigError(f"several projects have a dataset {name!r}", resource=name, hint="give its id")
+        for dataset in found:
+            return dataset
         raise _unknown("dataset", name, [dataset.name for dataset in self.datasets()])
 
     def datasets(self) -> list[Dataset]:
-        """All datasets."""
-        rows = self.db.sql(
-            _DRIVER.replace("SELECT ", "SELECT s.id, s.name, s.created_at, ")
-            + " JOIN dataset s ON s.driver = d.n ORDER BY s.name"
-        )
-        return [Dataset(n_id, name, _spec(rest), _iso(created)) for n_id, name, created, *rest in rows]
+        """All datasets, but for each project's own."""
+        return self._datasets(None)
+
+    def _datasets(self, name: str | None) -> list[Dataset]:
+        rows = self.db.sql(_DATASET, (name,))
+        return [
+            Dataset(n_id, name, _spec(rest) if rest[0] else DriverSpec(type="none", bucket=""), _iso(created))
+            for n_id, name, created, *rest in rows
+        ]
 
     def remove_dataset(self, name: str) -> None:
         """Forget a dataset with its items, annotations and runs. The bucket is not touched."""
         dataset = self.dataset(name)
-        number = self._source(dataset.id)["dataset"]
+        number = self.source(dataset.id)["dataset"]
         with self.db.transaction():
             if self.db.sql("SELECT 1 FROM run WHERE dataset = ? AND state = 'running'", (number,)):
                 self._free_lease(number, dataset.name)
             of_items = "WHERE item IN (SELECT n FROM item WHERE dataset = ?)"
-            self.db.change_sql(f"DELETE FROM annotation {of_items}", (number,))  # noqa: S608
-            self.db.change_sql(f"DELETE FROM item_metadata {of_items}", (number,))  # noqa: S608
+            self.db.change_sql(f"DELETE FROM annotation {of_items}", (number,))
+            self.db.change_sql(f"DELETE FROM item_metadata {of_items}", (number,))
             self.db.change_sql(
                 "DELETE FROM run_missing WHERE run IN (SELECT n FROM run WHERE dataset = ?)", (number,)
             )
             for table in ("item", "run", "quarantine"):
-                self.db.change_sql(f"DELETE FROM {table} WHERE dataset = ?", (number,))  # noqa: S608
+                self.db.change_sql(f"DELETE FROM {table} WHERE dataset = ?", (number,))
             self.db.change_sql("DELETE FROM dataset WHERE n = ?", (number,))
         self._sources.pop(dataset.id, None)
 
@@ -291,7 +313,7 @@ class SqliteCatalog:
         if not name:
             raise ConfigError(f"a {kind} needs a name")
         with self.db.transaction():
-            if self.db.sql(f"SELECT 1 FROM {kind} WHERE name = ?", (name,)):  # noqa: S608
+            if self.db.sql(f"SELECT 1 FROM {kind} WHERE name = ?", (name,)):
                 raise AlreadyExists(f"there is a {kind} {name!r} already", resource=name)
             self.db.change_sql(statement, values)
 
@@ -299,7 +321,7 @@ class SqliteCatalog:
 
     def count(self, dataset: str) -> int:
         """How many live items."""
-        count: int = self.db.query("count", self._source(dataset))[0][0]
+        count: int = self.db.query("count", self.source(dataset))[0][0]
         return count
 
     def items(
@@ -312,7 +334,7 @@ class SqliteCatalog:
         trashed: bool = False,
     ) -> Iterator[Item]:
         """Full items in key order; `trashed` lists the trash instead."""
-        source = self._source(dataset)
+        source = self.source(dataset)
         given = {**source, "trashed": int(trashed)}
         # The key just before the prefix: a page may then begin inside the range, without a second statement.
         after = max(after or "", _before(prefix))
@@ -325,7 +347,7 @@ class SqliteCatalog:
                     if row[1] > prefix:
                         return
                     continue
-                yield self._item(dataset, row)
+                yield self.item_of(dataset, row)
                 left = None if left is None else left - 1
                 if left == 0:
                     return
@@ -338,19 +360,21 @@ class SqliteCatalog:
 
         :raises NotFound: there never was one.
         """
-        for row in self.db.query("item", {**self._source(dataset), "key": key}):
-            return self._item(dataset, row)
+        for row in self.db.query("item", {**self.source(dataset), "key": key}):
+            return self.item_of(dataset, row)
         raise NotFound(f"no item {key!r} in the dataset", resource=key)
 
-    def _item(self, dataset: str, row: Sequence[Any]) -> Item:
+    def item_of(self, dataset: str, row: Sequence[Any]) -> Item:
+        """The item of a row of the statement `item`."""
         (number, key, size, content_type, etag, version, content_id, storage_class, modified, created, removed,
-         rev, content_rev, user, annotations, annotated) = row  # fmt: skip
+         rev, content_rev, annotations, kind, hidden, storage, creator, updated, updated_by, user, system,
+         description, annotated) = row  # fmt: skip
         return Item(
-            id=f"{self._stamp}{number:016x}",
+            id=self.public_id(number),
             dataset=dataset,
             key=key,
             size=size,
-            mimetype=content_type or mimetypes.guess_type(key)[0] or "application/octet-stream",
+            mimetype=content_type or mimetype(key),
             etag=etag,
             version=version,
             content_id=content_id,
@@ -362,7 +386,32 @@ class SqliteCatalog:
             annotations=annotations,
             changed_since_annotated=bool(annotated and content_rev > annotated),
             user=json.loads(user) if user else {},
+            type=kind,
+            hidden=bool(hidden),
+            storage=storage,
+            creator=creator,
+            updated_at=_iso(created if updated is None else updated),
+            updated_by=updated_by,
+            description=description,
+            system=json.loads(system) if system else {},
         )
+
+    def public_id(self, number: int) -> str:
+        """The 24 digits by which the world knows a row; they sort in the order of creation."""
+        return f"{self._stamp}{number:016x}"
+
+    def number_of(self, public_id: str) -> int:
+        """The row of `public_id`; 0, which no row has, if it is not of this catalog."""
+        if len(public_id) == 24 and public_id.startswith(self._stamp):
+            with contextlib.suppress(ValueError):
+                number = int(public_id[8:], 16)
+                return number if number < 1 << 63 else 0
+        return 0
+
+    @property
+    def stamp(self) -> str:
+        """Eight digits that begin every id of this catalog's rows."""
+        return self._stamp
 
     def set_user_metadata(self, dataset: str, key: str, user: Mapping[str, Any]) -> None:
         """Replace `metadata.user` of an item."""
@@ -374,9 +423,15 @@ class SqliteCatalog:
         """Add an annotation (any JSON object); returns its number."""
         with self.db.transaction():
             item = self._number(dataset, key)
-            return self.db.insert(
-                "annotate", {"item": item, "data": json.dumps(dict(annotation)), "now": self._now()}
-            )
+            number = self.db.insert(
+                "annotate",
+                {
+                    "item": item, "data": json.dumps(dict(annotation)), "now": self.now(), "creator": None,
+                    "type": annotation.get("type"), "label": annotation.get("label"),
+                },
+            )  # fmt: skip
+            self.db.change("count_annotations", {"item": item})
+            return number
 
     def annotations(self, dataset: str, key: str) -> list[dict[str, Any]]:
         """Annotations of an item, oldest first, also of one in the trash."""
@@ -388,13 +443,19 @@ class SqliteCatalog:
 
         :raises Conflict: one of the rows changed, or somebody already worked on the new item.
         """
-        source = self._source(dataset)
-        now = self._now()
+        source = self.source(dataset)
+        now = self.now()
         with self.db.transaction():
             dropped = self.db.change("move_drop_new", {"new": new.item, "new_rev": new.rev})
             # Above both: whoever still holds a revision of either row must read again.
             rev = max(old.rev, new.rev) + 1
-            given = {**_facts(found), "key": new.key, "rev": rev, "old": old.item, "old_rev": old.rev}
+            given = {
+                **_facts(found, new.key),
+                "key": new.key,
+                "rev": rev,
+                "old": old.item,
+                "old_rev": old.rev,
+            }
             if not dropped or not self.db.change("move_keep_old", given):
                 raise Conflict(f"{new.key!r} or {old.key!r} changed meanwhile", resource=new.key)
             self.db.change("move_tombstone", {**source, "key": old.key, "rev": rev, "now": now})
@@ -403,7 +464,7 @@ class SqliteCatalog:
         return row
 
     def _number(self, dataset: str, key: str) -> int:
-        rows = self.db.query("item", {**self._source(dataset), "key": key})
+        rows = self.db.query("item", {**self.source(dataset), "key": key})
         if not rows:
             raise NotFound(f"no item {key!r} in the dataset", resource=key)
         number: int = rows[0][0]
@@ -416,8 +477,8 @@ class SqliteCatalog:
 
         :raises Conflict: another process is sweeping it, and who that is.
         """
-        number = self._source(dataset)["dataset"]
-        now = self._now()
+        number = self.source(dataset)["dataset"]
+        now = self.now()
         with self.db.transaction():
             self._free_lease(number, self.dataset(dataset).name)
             cursor, origin, started, report, former = None, 0, now, Report(), None
@@ -448,7 +509,7 @@ class SqliteCatalog:
             if state != "running":
                 continue
             alive = _alive(holder)
-            if alive or (alive is None and self._now() - heartbeat < _LEASE_SECONDS):
+            if alive or (alive is None and self.now() - heartbeat < _LEASE_SECONDS):
                 raise Conflict(
                     f"dataset {name!r} is being swept by {_holder_name(holder)} (run {n})",
                     resource=name,
@@ -464,7 +525,7 @@ class SqliteCatalog:
 
         :raises Conflict: another process has taken the sweep over.
         """
-        given = {"run": run, "cursor": cursor, "now": self._now(), "report": json.dumps(asdict(report))}
+        given = {"run": run, "cursor": cursor, "now": self.now(), "report": json.dumps(asdict(report))}
         with self.db.transaction():
             if not self.db.change("advance", given):
                 raise Conflict(f"run {run} was taken over by another process", resource=str(run))
@@ -473,7 +534,7 @@ class SqliteCatalog:
 
     def heartbeat(self, run: int) -> None:
         """Say that the run is alive."""
-        self.db.change("heartbeat", {"run": run, "now": self._now()})
+        self.db.change("heartbeat", {"run": run, "now": self.now()})
 
     def missing(self, run: int, *, after: str | None = None, limit: int = 1000) -> list[str]:
         """A page of keys noted as missing, in byte order."""
@@ -514,7 +575,7 @@ class SqliteCatalog:
         given = {
             "run": run,
             "state": state,
-            "now": self._now(),
+            "now": self.now(),
             "report": json.dumps(asdict(report)),
             "error": error,
         }
@@ -525,12 +586,12 @@ class SqliteCatalog:
 
     def runs(self, dataset: str | None = None, *, limit: int = 20) -> list[Run]:
         """Runs, newest first."""
-        number = self._source(dataset)["dataset"] if dataset else None
+        number = self.source(dataset)["dataset"] if dataset else None
         return self._runs("WHERE ?1 IS NULL OR r.dataset = ?1 ORDER BY r.n DESC LIMIT ?2", (number, limit))
 
     def _runs(self, where: str, values: Sequence[Any]) -> list[Run]:
         rows = self.db.sql(
-            "SELECT r.n, d.name, r.state, r.holder, r.started_at, r.ended_at, r.cursor, r.report, r.error, r.origin"  # noqa: S608
+            "SELECT r.n, d.name, r.state, r.holder, r.started_at, r.ended_at, r.cursor, r.report, r.error, r.origin"
             f" FROM run r JOIN dataset d ON d.n = r.dataset {where}",
             values,
         )
@@ -548,14 +609,14 @@ class SqliteCatalog:
     def quarantine(self, dataset: str, key: str, error: Exception) -> None:
         """Remember a key that could not be settled, and why."""
         given = {
-            "dataset": self._source(dataset)["dataset"], "key": key, "reason": str(error),
-            "error": type(error).__name__, "now": self._now(),
+            "dataset": self.source(dataset)["dataset"], "key": key, "reason": str(error),
+            "error": type(error).__name__, "now": self.now(),
         }  # fmt: skip
         self.db.change("quarantine", given)
 
     def quarantined(self, dataset: str | None = None) -> list[Quarantined]:
         """Keys that could not be settled."""
-        number = self._source(dataset)["dataset"] if dataset else None
+        number = self.source(dataset)["dataset"] if dataset else None
         rows = self.db.query("quarantined", {"dataset": number})
         return [
             Quarantined(name, key, reason, error, attempts, _iso(first), _iso(last))
@@ -564,15 +625,19 @@ class SqliteCatalog:
 
     def release(self, dataset: str, keys: Sequence[str] | None = None) -> int:
         """Take keys (None: all) out of the quarantine; returns how many."""
-        number = self._source(dataset)["dataset"]
+        number = self.source(dataset)["dataset"]
         if keys is None:
             return self.db.change("release_all", {"dataset": number})
         with self.db.transaction():
             return sum(self.db.change("release", {"dataset": number, "key": key}) for key in keys)
 
+    def restore(self, dataset: str, key: str) -> bool:
+        """Bring back an item that a person deleted while its object stayed; returns whether there was one."""
+        return bool(self.db.change("restore", {**self.source(dataset), "key": key}))
+
     def empty_trash(self, dataset: str, keys: Sequence[str] | None = None) -> int:
         """Forget trashed items (None: all) with annotations and metadata, for good; returns how many."""
-        source = self._source(dataset)
+        source = self.source(dataset)
         if keys is None:
             where, values = "", {}
         else:
@@ -582,7 +647,7 @@ class SqliteCatalog:
             )
         with self.db.transaction():
             rows = self.db.sql(
-                "SELECT n FROM item WHERE dataset = :dataset AND driver = :driver AND removed_at IS NOT NULL"  # noqa: S608
+                "SELECT n FROM item WHERE dataset = :dataset AND driver = :driver AND removed_at IS NOT NULL"
                 f" AND created_at IS NOT NULL{where}",
                 {**source, **values},
             )
@@ -622,7 +687,7 @@ class SqliteCatalog:
 
     def vacuum(self, *, trash_days: float = 30, tombstone_days: float = 15) -> dict[str, int]:
         """Forget trash and tombstones past their time, and give the space back to the disk."""
-        now = self._now()
+        now = self.now()
         forgotten = 0
         while True:
             with self.db.transaction():
@@ -639,16 +704,17 @@ class SqliteCatalog:
 
     # -- small things ----------------------------------------------------------------------------
 
-    def _now(self) -> int:
+    def now(self) -> int:
+        """Unix seconds."""
         return int(self._clock())
 
-    def _source(self, dataset: str) -> dict[str, int]:
+    def source(self, dataset: str) -> dict[str, int]:
         """The numbers that stand for a dataset and its driver in every row."""
         if dataset not in self._sources:
             rows = self.db.sql("SELECT n, driver FROM dataset WHERE id = ?", (dataset,))
             if not rows:
                 raise NotFound(f"no dataset {dataset!r}", resource=dataset)
-            self._sources[dataset] = rows[0][0], rows[0][1]
+            self._sources[dataset] = rows[0][0], rows[0][1] or 0
         number, driver = self._sources[dataset]
         return {"dataset": number, "driver": driver}
 
@@ -670,6 +736,13 @@ _DRIVER = (
     " d.allow_external_delete, d.options FROM driver d LEFT JOIN integration i ON i.n = d.integration"
 )
 
+_DATASET = (
+    "SELECT s.id, s.name, s.created_at, d.id, d.name, d.type, i.name, d.bucket, d.path, d.scope, d.region, d.endpoint,"
+    " d.storage_class, d.allow_external_delete, d.options FROM dataset s LEFT JOIN driver d ON d.n = s.driver"
+    " LEFT JOIN integration i ON i.n = d.integration WHERE CASE WHEN ?1 IS NULL THEN NOT s.system ELSE s.id = ?1 OR s.name = ?1 AND NOT s.system END"
+    " ORDER BY s.name, s.n"
+)
+
 
 def _spec(row: Sequence[Any]) -> DriverSpec:
     n_id, name, kind, integration, bucket, path, scope, region, endpoint, storage_class, allow, options = row
@@ -685,13 +758,27 @@ def _insert_statement(rows: int, dataset: int, driver: int, run: int, now: int) 
     # Numbers of ours, written out: fewer parameters a row, so more rows fit SQLite's limit.
     one = f"({int(dataset)},{int(driver)},1,{int(run)},{int(now)},{','.join('?' * len(ObjectInfo._fields))})"
     return (
-        f"INSERT INTO item (dataset, driver, rev, run, created_at, {', '.join(ObjectInfo._fields)})"  # noqa: S608
+        f"INSERT INTO item (dataset, driver, rev, run, created_at, {', '.join(ObjectInfo._fields)})"
         f" VALUES {','.join([one] * rows)} ON CONFLICT DO NOTHING"
     )
 
 
-def _facts(found: ObjectInfo | None) -> dict[str, Any]:
+def _bound(batch: Sequence[ObjectInfo]) -> list[Any]:
+    """What `_insert_statement` binds. A listing may tell no types; the names do."""
+    values: list[Any] = []
+    for found in batch:
+        values += found
+        if found[7] is None:
+            values[-2] = BY_SUFFIX[found[0].rpartition(".")[2]]
+    return values
+
+
+def _facts(found: ObjectInfo | None, key: str) -> dict[str, Any]:
     facts = found._asdict() if found else dict.fromkeys(ObjectInfo._fields)
+    # A listing that tells no type must not make us forget what the store told before.
+    facts["guessed_type"] = mimetype(key)
+    if found and found.content_type:
+        facts["content_type"] = mimetype(key, found.content_type)
     del facts["key"]
     return facts
 

@@ -1,0 +1,80 @@
+"""Recipes and ontologies: the platform's JSON documents."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from syncagent.catalog.sql.items import Json
+from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.catalog.wire import time
+from syncagent.errors import NotFound
+
+Kind = Literal["recipe", "ontology"]
+_OURS = ("id", "url", "createdAt", "updatedAt")
+
+
+class Recipes:
+    """Recipes and ontologies by id, and of a project."""
+
+    def __init__(self, catalog: SqliteCatalog) -> None:
+        self._catalog = catalog
+        self._db = catalog.db
+
+    def create(self, kind: Kind, project: str, data: Mapping[str, Any]) -> Json:
+        """Store a document; its id is new."""
+        n_id = secrets.token_hex(12)
+        kept = {name: value for name, value in data.items() if name not in _OURS}
+        given = {
+            "id": n_id, "kind": kind, "project": project, "now": self._catalog.now(), "data": json.dumps(kept)
+        }  # fmt: skip
+        if not self._db.change("create_recipe", given):
+            raise NotFound(f"no project {project!r}", resource=project)
+        return self.get(kind, n_id)
+
+    def get(self, kind: Kind, public_id: str) -> Json:
+        """One document.
+
+        :raises NotFound: there is none.
+        """
+        for row in self._db.query("recipe", {"kind": kind, "id": public_id}):
+            return _json(row)
+        raise NotFound(f"no {kind} {public_id!r}", resource=public_id)
+
+    def list(self, kind: Kind, projects: Sequence[str]) -> list[Json]:
+        """Those of some projects, oldest first."""
+        return [
+            _json(row)
+            for row in self._db.query("recipes_of", {"kind": kind, "projects": json.dumps(projects)})
+        ]
+
+    def change(self, kind: Kind, public_id: str, data: Mapping[str, Any]) -> Json:
+        """Replace what `data` names; null means nothing, as the platform's client sends whole entities."""
+        with self._db.transaction():
+            old = self.get(kind, public_id)
+            new = {name: value for name, value in data.items() if name not in _OURS and value is not None}
+            kept = {name: value for name, value in old.items() if name not in (*_OURS, "projectIds")} | new
+            given = {"kind": kind, "id": public_id, "now": self._catalog.now(), "data": json.dumps(kept)}
+            self._db.change("change_recipe", given)
+        return self.get(kind, public_id)
+
+    def delete(self, kind: Kind, public_id: str) -> None:
+        """Forget one.
+
+        :raises NotFound: there is none.
+        """
+        if not self._db.change("delete_recipe", {"kind": kind, "id": public_id}):
+            raise NotFound(f"no {kind} {public_id!r}", resource=public_id)
+
+
+def _json(row: Sequence[Any]) -> Json:
+    n_id, project, data, created, updated = row
+    return {
+        **json.loads(data),
+        "id": n_id,
+        "projectIds": [project],
+        "createdAt": time(created),
+        "updatedAt": time(updated),
+    }

@@ -1,0 +1,1 @@
+"""Bytes, metadata and annotations in; items, facts and labels out."""
