@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, Literal, cast
 
 from syncagent.drivers.base import Capabilities
+from syncagent.drivers.s3_follow import Follow, whole
 from syncagent.drivers.s3_pages import parse_page
 from syncagent.drivers.streams import Body, read_full
 from syncagent.errors import (
@@ -80,6 +81,7 @@ class S3Driver:
         self._lock = threading.Lock()
         self._made: Any = None
         self._page = threading.local()
+        self._credentials: Any = None
         self.requests: Counter[str] = Counter()
         # Directory buckets list in no order and cannot start at a key.
         ordered = not spec.bucket.endswith("--x-s3")
@@ -100,16 +102,24 @@ class S3Driver:
         given: dict[str, Any] = {**self._common(), "Prefix": prefix, "EncodingType": "url"}
         if after and self.caps.sorted_listing:
             given["StartAfter"] = after
+        follow: Follow | None = None
         while True:
-            with self._translated("list", self._bucket):
+            body = None
+            if follow is not None:
                 self.requests["list"] += 1
-                self._page.body = None
-                self._client().list_objects_v2(**given)
-            if self._page.body is None:
+                body = follow.page(given["ContinuationToken"])
+            if body is None:
+                with self._translated("list", self._bucket):
+                    self.requests["list"] += 1
+                    self._page.body = self._page.request = None
+                    self._client().list_objects_v2(**given)
+                    follow = Follow.after(self._page.request, self._client(), self._credentials)
+                body = self._page.body
+            if body is None:
                 raise Transient(
                     f"{self._bucket} answered a listing with something else", resource=self._bucket
                 )
-            page = parse_page(self._page.body, self._bucket)
+            page = parse_page(body, self._bucket)
             if page.objects:
                 yield page.objects
             if page.token is None:
@@ -239,6 +249,7 @@ class S3Driver:
 
     def _make_client(self) -> Any:
         session = _session(self._spec, self._integration)
+        self._credentials = session.get_credentials()
         region = self._spec.region
         if region is None:
             region = "us-east-1" if self._spec.endpoint else self._discover_region(session)
@@ -279,10 +290,10 @@ class S3Driver:
         def send(request: Any, **_: Any) -> Any:
             response = session.send(request)
             if response.status_code == 200 and b"<ListBucketResult" in response.content[:300]:
-                if not response.content[-40:].rstrip().endswith(b"</ListBucketResult>"):
+                if not whole(response.content):
                     # botocore does not check Content-Length; this way it tries again.
                     raise ConnectionClosedError(endpoint_url=request.url)
-                self._page.body = response.content
+                self._page.body, self._page.request = response.content, request
                 return Empty(response.url, 200, response.headers, None)
             return response  # an error: botocore knows what to retry and what to raise
 

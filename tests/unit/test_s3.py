@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import io
+import re
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, quote_plus, urlsplit
+from urllib.parse import parse_qs, quote, quote_plus, urlsplit
 from xml.sax.saxutils import escape
 
 import pytest
@@ -721,3 +724,107 @@ def test_importing_the_driver_does_not_load_boto3() -> None:
 
     code = "import sys, syncagent.drivers.s3; sys.exit(any(m in sys.modules for m in ('boto3', 'botocore')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -- the pages after the first -----------------------------------------------------------------------
+
+
+def by_botocore(headers: dict[str, str]) -> bool:
+    return "amz-sdk-invocation-id" in {name.lower() for name in headers}
+
+
+def sound_signature(method: str, path: str, query: str, headers: dict[str, str], secret: str) -> bool:
+    """Signature Version 4, computed from what arrived, as a server does it."""
+    lower = {name.lower(): " ".join(value.split()) for name, value in headers.items()}
+    given = re.fullmatch(
+        r"AWS4-HMAC-SHA256 Credential=[^/]+/(\d+)/([\w-]+)/(\w+)/aws4_request, SignedHeaders=([\w;-]+), Signature=(\w+)",
+        lower["authorization"],
+    )
+    assert given
+    day, region, service, signed, signature = given.groups()
+    pairs = sorted(pair if "=" in pair else f"{pair}=" for pair in query.split("&"))
+    canonical = "\n".join(
+        [method, path, "&".join(pairs), *(f"{name}:{lower[name]}" for name in signed.split(";")), "", signed,
+         lower["x-amz-content-sha256"]]
+    )  # fmt: skip
+    scope = f"{day}/{region}/{service}/aws4_request"
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    key = f"AWS4{secret}".encode()
+    for part in (day, region, service, "aws4_request"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    text = f"AWS4-HMAC-SHA256\n{lower['x-amz-date']}\n{scope}\n{digest}"
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest() == signature
+
+
+def test_following_pages_are_signed_and_cost_one_request_each(canned: Canned, opened: Opened) -> None:
+    canned.reply = paged([f"k{n}" for n in range(6)], 2)
+    driver = opened(canned.url, region="eu-west-1", options={"requester_pays": "yes"})
+    assert listed(driver, prefix="k", after="k") == [f"k{n}" for n in range(6)]
+    assert (len(canned.asked), driver.requests["list"]) == (3, 3)
+    assert [by_botocore(headers) for headers in canned.headers] == [True, False, False]
+    for (method, path, query), headers in zip(canned.asked, canned.headers, strict=True):
+        raw = "&".join(
+            f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in query.items()
+        )
+        assert sound_signature(method, path, raw, headers, str(KEYS.options["secret"])), (query, headers)
+        assert {name.lower(): value for name, value in headers.items()}["x-amz-request-payer"] == "requester"
+        assert query["prefix"] == "k" and query["encoding-type"] == "url"
+    assert [query.get("start-after") for _, _, query in canned.asked] == ["k", None, None]
+    assert not sound_signature(
+        "GET", "/bucket", "list-type=2", canned.headers[1], str(KEYS.options["secret"])
+    )
+
+
+@pytest.mark.parametrize("token", ["a+b/c==", "ü %20&x=1", "1ueGcxLPRx1Tr"])
+def test_tokens_arrive_as_they_were_given(canned: Canned, opened: Opened, token: str) -> None:
+    def reply(_method: str, _path: str, query: dict[str, str]) -> Answer:
+        head = HEAD.partition("<IsTruncated>")[0]
+        if "continuation-token" in query:
+            assert query["continuation-token"] == token
+            return 200, {}, page(entry("b"), head=head + "<IsTruncated>false</IsTruncated>")
+        told = (
+            f"<IsTruncated>true</IsTruncated><NextContinuationToken>{escape(token)}</NextContinuationToken>"
+        )
+        return 200, {}, page(entry("a"), head=head + told)
+
+    canned.reply = reply
+    assert listed(opened(canned.url)) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "answer", [refusal("SlowDown", 503), refusal("ExpiredToken"), (200, {}, b"<ListBucketResult>")]
+)
+def test_a_following_page_that_fails_is_botocores_again(
+    canned: Canned, opened: Opened, answer: Answer
+) -> None:
+    good, failed = paged([f"k{n}" for n in range(6)], 2), []
+
+    def reply(method: str, path: str, query: dict[str, str]) -> Answer:
+        if query.get("continuation-token") == "2" and not failed:
+            failed.append(query)
+            return answer
+        return good(method, path, query)
+
+    canned.reply = reply
+    driver = opened(canned.url)
+    assert listed(driver) == [f"k{n}" for n in range(6)]
+    assert [by_botocore(headers) for headers in canned.headers] == [True, False, True, False]
+    assert driver.requests["list"] == 4
+
+
+def test_a_following_page_that_stays_refused_is_the_usual_error(canned: Canned, opened: Opened) -> None:
+    good = paged([f"k{n}" for n in range(6)], 2)
+    canned.reply = lambda m, p, q: (
+        refusal("AccessDenied", 403) if "continuation-token" in q else good(m, p, q)
+    )
+    pages = opened(canned.url).list()
+    assert len(next(pages)) == 2
+    with pytest.raises(AccessDenied, match="s3:ListBucket"):
+        next(pages)
+
+
+def test_anonymous_listings_follow_unsigned(canned: Canned, opened: Opened) -> None:
+    canned.reply = paged([f"k{n}" for n in range(4)], 2)
+    assert listed(opened(canned.url, None, options={"anonymous": "yes"})) == [f"k{n}" for n in range(4)]
+    assert [by_botocore(headers) for headers in canned.headers] == [True, False]
+    assert not any("authorization" in {name.lower() for name in headers} for headers in canned.headers)

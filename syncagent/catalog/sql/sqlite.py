@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -765,11 +766,10 @@ def _insert_statement(rows: int, dataset: int, driver: int, run: int, now: int) 
 
 def _bound(batch: Sequence[ObjectInfo]) -> list[Any]:
     """What `_insert_statement` binds. A listing may tell no types; the names do."""
-    values: list[Any] = []
-    for found in batch:
-        values += found
-        if found[7] is None:
-            values[-2] = BY_SUFFIX[found[0].rpartition(".")[2]]
+    values: list[Any] = list(chain.from_iterable(batch))
+    values[7 :: len(ObjectInfo._fields)] = [
+        BY_SUFFIX[found[0].rpartition(".")[2]] if found[7] is None else found[7] for found in batch
+    ]
     return values
 
 
