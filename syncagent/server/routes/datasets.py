@@ -9,13 +9,13 @@ from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, cast
 
 from fastapi import APIRouter
-from syncagent.server.auth import Who
 
 from syncagent.catalog.base import Item
 from syncagent.catalog.filters import Query, parse_query
 from syncagent.errors import InvalidInput, Refused, Unsupported
 from syncagent.model import Report
 from syncagent.server import shapes
+from syncagent.server.auth import Who
 from syncagent.server.platform import Platform, Progress
 from syncagent.server.routes.common import Api, Json, JsonBody, On, everything, part, text
 
