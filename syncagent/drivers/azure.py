@@ -307,7 +307,7 @@ class AzureDriver:
                 f"Azure is busy ({code or status}) on {bucket}",
                 resource=resource,
                 hint="try again later",
-                retry_after=float(after) if after.isdigit() else None,
+                retry_after=float(after) if after.isdecimal() else None,
             )
         if code in {"InvalidResourceName", "OutOfRangeInput", "InvalidUri"}:
             made = ConfigError if kind == "list" else InvalidInput
