@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from syncagent.errors import AccessDenied, ConfigError, SyncAgentError, Transien
 Parameters = Mapping[str, Any] | Sequence[Any]
 
 _PRAGMAS = """
-PRAGMA journal_mode=WAL;
 PRAGMA synchronous=NORMAL;
 PRAGMA cache_size=-32000;
 PRAGMA foreign_keys=ON;
@@ -30,6 +30,7 @@ class Connection:
 
     def __init__(self, path: Path, *, timeout: float, migrate: bool) -> None:
         self.path = path
+        self._timeout = timeout
         self.statements = 0
         """Statements run, for benchmarks and tests."""
         self._lock = threading.RLock()
@@ -61,13 +62,25 @@ class Connection:
             )
         if version == 0:
             self._db.execute("PRAGMA page_size=8192")
+        self._write_ahead(needed=version < known)
+        self._db.executescript(_PRAGMAS)
         if version < known:
-            self._db.executescript(_PRAGMAS)
             self.migrate()
-        else:
-            with contextlib.suppress(sqlite3.OperationalError):
-                # A read-only catalog can still be read.
-                self._db.executescript(_PRAGMAS)
+
+    def _write_ahead(self, *, needed: bool) -> None:
+        """Set the journal's mode, which the file remembers."""
+        until = time.monotonic() + self._timeout
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if not needed:
+                    return  # a read-only catalog can still be read
+                # SQLite does not wait for others here, who may be making the same new file.
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     def _version(self) -> int:
         version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
