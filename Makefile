@@ -31,6 +31,7 @@ bench: .venv/.ready
 	@scripts/rclone.sh
 	@$(PY) benchmarks/mirror.py
 	@$(PY) benchmarks/listing.py
+	@$(PY) benchmarks/query.py
 
 clean:
 	rm -rf .venv .rigs .demo

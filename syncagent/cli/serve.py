@@ -6,6 +6,7 @@ import ipaddress
 import os
 import secrets
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from syncagent.cli.root import json_option, option, with_agent
 from syncagent.errors import ConfigError, InvalidInput
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from syncagent.agent import Agent
     from syncagent.catalog.sql.accounts import Accounts
 
@@ -55,11 +58,17 @@ def serve(agent: Agent, host: str, port: int) -> None:
     # uvicorn stops gracefully, then raises the signal again: by then there is nothing left to do.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    with config.bind_socket() as listening:
-        address, bound = listening.getsockname()[:2]
+    with listening(config) as opened:
+        address, bound = opened.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         output.note(f"serving on http://{shown}:{bound} (API under /api/v1, stop with Ctrl-C)")
-        server.run(sockets=[listening])
+        server.run(sockets=[opened])
+
+
+def listening(config: uvicorn.Config) -> socket.socket:
+    """The bound socket. Known to be TCP's: asyncio then sends small answers at once, which else wait 40 ms."""
+    bound = config.bind_socket()
+    return socket.socket(bound.family, bound.type, socket.IPPROTO_TCP, fileno=bound.detach())
 
 
 def _loopback(host: str) -> bool:

@@ -84,7 +84,7 @@ class Platform:
 
         :raises Refused: it is read-only.
         """
-        found = self.datasets.get(dataset)
+        found = self.datasets.get(dataset, counted=False)
         if found["readonly"]:
             raise Refused(f"dataset {found['name']!r} is read-only", resource=dataset, hint="unlock it first")
         return found

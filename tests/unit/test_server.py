@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from syncagent.agent import Agent
 from syncagent.catalog.sql.accounts import ROLES
+from syncagent.cli.serve import listening
 from syncagent.config import load
 from syncagent.server.app import create_app
 from syncagent.server.auth import MAY, Passwords
@@ -360,3 +363,36 @@ def test_secrets_never_come_back(
     assert [one.status_code for one in answers] == [200, 409, 200, 200, 200]
     assert not any("hunter2" in one.text for one in answers)
     assert "hunter2" not in caplog.text
+
+
+def test_a_dataset_cannot_open_the_bucket_of_another_project(
+    client: TestClient, owner: dict[str, str], project: str
+) -> None:
+    other = client.post("/api/v1/projects", data={"name": "other"}, headers=owner).json()["id"]
+    integration = {"name": "keys", "type": "s3", "options": {"key": "a", "secret": "b"}}
+    org = client.get("/api/v1/orgs", headers=owner).json()[0]["id"]
+    made = client.post(f"/api/v1/orgs/{org}/integrations", json=integration, headers=owner).json()
+    body = {
+        "name": "theirs", "type": "s3", "integrationId": made["id"], "payload": {"bucketName": "box"},
+        "metadata": {"system": {"projectId": other}},
+    }  # fmt: skip
+    driver = client.post("/api/v1/drivers", json=body, headers=owner).json()["id"]
+    for home, status in ((project, 404), (other, 200)):
+        given = {"name": "d2", "projects": [home], "driver": driver}
+        assert client.post("/api/v1/datasets", json=given, headers=owner).status_code == status
+
+
+def test_answers_are_sent_at_once() -> None:
+    with listening(uvicorn.Config(lambda: None, "127.0.0.1", 0)) as bound:
+        assert bound.proto == socket.IPPROTO_TCP, "else asyncio leaves Nagle's algorithm on: 40 ms an answer"
+
+
+def test_asking_for_an_item_counts_nothing(client: TestClient, owner: dict[str, str], dataset: str) -> None:
+    app: Any = client.app
+    item = upload(client, owner, dataset, "/a.txt").json()["id"]
+    statements: list[str] = []
+    app.state.platform.catalog.db._db.set_trace_callback(statements.append)
+    assert client.get(f"/api/v1/items/{item}", headers=owner).status_code == 200
+    app.state.platform.catalog.db._db.set_trace_callback(None)
+    ran = [one for one in statements if "count(" in one and "CASE WHEN 0" not in one]
+    assert statements and not ran, "a count walks over the whole dataset"

@@ -37,16 +37,16 @@ class Datasets:
 
         :param project: id of the project; :param driver: id of its driver, or None.
         :raises AlreadyExists: the project has one of this name.
-        :raises NotFound: no such project or driver.
+        :raises NotFound: no such project, or the project has no such driver.
         """
         if not name or "\0" in name:
             raise ConfigError("a dataset needs a name")
         n_id, now = secrets.token_hex(12), self._catalog.now()
         with self._db.transaction():
+            number = self._number("project", project)
             given = {
-                "id": n_id, "name": name, "now": now, "by": by, "system": int(system),
-                "project": self._number("project", project),
-                "driver": None if driver is None else self._number("driver", driver),
+                "id": n_id, "name": name, "now": now, "by": by, "system": int(system), "project": number,
+                "driver": None if driver is None else self._driver(driver, number),
                 "data": json.dumps(dict(data or {})),
             }  # fmt: skip
             if not self._db.change("create_dataset", given):
@@ -64,12 +64,13 @@ class Datasets:
         except AlreadyExists:  # by another process, meanwhile
             return self.binaries(project)
 
-    def get(self, dataset: str) -> Json:
+    def get(self, dataset: str, *, counted: bool = True) -> Json:
         """One dataset.
 
+        :param counted: count its items and annotations, which takes a walk over them; else the counts are None.
         :raises NotFound: there is none.
         """
-        for row in self._db.query("dataset_by_id", {"id": dataset}):
+        for row in self._db.query("dataset_by_id", {"id": dataset, "counted": counted}):
             return self._json(row)
         raise NotFound(f"no dataset {dataset!r}", resource=dataset)
 
@@ -115,6 +116,13 @@ class Datasets:
                 found.add(folder)
                 folder = folder.rpartition("/")[0]
         return sorted(found)
+
+    def _driver(self, driver: str, project: int) -> int:
+        # Another project's bucket, and the credentials behind it, are not this one's to open.
+        number = self._number("driver", driver)
+        if self._db.sql("SELECT project FROM driver WHERE n = ?", (number,)) != [(project,)]:
+            raise NotFound(f"no driver {driver!r}", resource=driver)
+        return number
 
     def _number(self, table: str, public_id: str) -> int:
         rows = self._db.sql(f"SELECT n FROM {table} WHERE id = ?", (public_id,))

@@ -346,11 +346,12 @@ INSERT INTO dataset (id, name, driver, created_at, project, creator, system, dat
 VALUES (:id, :name, :driver, :now, :project, :by, :system, :data) ON CONFLICT (project, name) DO NOTHING;
 
 -- name: dataset_by_id
--- One dataset, with its counts.
+-- One dataset, with its counts if they are wanted: they cost a walk over its items.
 SELECT s.id, s.name, p.id, d.id, s.creator, s.created_at, s.updated_at, s.readonly, s.system, s.data,
-       (SELECT count(*) FROM item i WHERE i.dataset = s.n AND i.removed_at IS NULL AND i.type = 'file'),
-       (SELECT count(DISTINCT a.item) FROM annotation a WHERE a.dataset = s.n),
-       (SELECT count(*) FROM annotation a WHERE a.dataset = s.n)
+       CASE WHEN :counted THEN
+           (SELECT count(*) FROM item i WHERE i.dataset = s.n AND i.removed_at IS NULL AND i.type = 'file') END,
+       CASE WHEN :counted THEN (SELECT count(DISTINCT a.item) FROM annotation a WHERE a.dataset = s.n) END,
+       CASE WHEN :counted THEN (SELECT count(*) FROM annotation a WHERE a.dataset = s.n) END
 FROM dataset s JOIN project p ON p.n = s.project LEFT JOIN driver d ON d.n = s.driver WHERE s.id = :id;
 
 -- name: datasets_of

@@ -159,8 +159,10 @@ def sync(on: On, who: Who, api: Api, dataset: str) -> Json:
         raise InvalidInput(f"dataset {found['name']!r} has no driver to mirror", resource=dataset)
 
     def work(progress: Progress) -> Json:
+        known = on.datasets.get(dataset)["itemsCount"]
+
         def seen(report: Report) -> None:
-            progress(min(95, report.listed * 90 // max(report.listed, found["itemsCount"] or 1)))
+            progress(min(95, report.listed * 90 // max(report.listed, known or 1)))
 
         report = reconciler.sweep(on_progress=seen)
         if report.refused:
@@ -316,10 +318,10 @@ def _copy(
 
 def copy_item(on: Platform, item: Item, target: str, key: str, params: Json, by: str) -> Item:
     """A copy of an item that shares its bytes where the two datasets share a driver."""
-    same = on.datasets.get(item.dataset)["driver"] == on.datasets.get(target)["driver"]
+    drivers = {on.datasets.get(one, counted=False)["driver"] for one in (item.dataset, target)}
     if item.type == "dir":
         return on.items.place(target, key, storage="dir", by=by)
-    if same:
+    if len(drivers) == 1:
         made = on.items.place(
             target, key, storage=item.storage or f"key:{item.key}", by=by, size=item.size, fingerprint=item.etag,
             content_id=item.content_id, content_type=item.mimetype, modified=item.modified,
@@ -355,6 +357,6 @@ def _readable(on: Platform, who: Who, dataset: str) -> Json:
 
 
 def _writable(on: Platform, who: Who, dataset: str, *, locked: bool = False) -> Json:
-    found = on.datasets.get(dataset)
+    found = on.datasets.get(dataset, counted=False)
     who.may("dataset.write", found["projects"][0])
     return found if locked else on.writable(dataset)

@@ -275,7 +275,7 @@ def _range(wanted: str | None, size: int) -> tuple[int, int]:
 
 
 def _may(on: Platform, who: Who, dataset: str, action: str) -> None:
-    who.may(action, on.datasets.get(dataset)["projects"][0])
+    who.may(action, on.datasets.get(dataset, counted=False)["projects"][0])
 
 
 def _item(on: Platform, who: Who, item: str, action: str) -> Item:

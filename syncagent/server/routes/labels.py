@@ -43,7 +43,7 @@ def delete(on: On, who: Who, annotation: str) -> Json:
 
 
 def _may(on: Platform, who: Who, dataset: str, action: str) -> None:
-    who.may(action, on.datasets.get(dataset)["projects"][0])
+    who.may(action, on.datasets.get(dataset, counted=False)["projects"][0])
 
 
 def _annotation(on: Platform, who: Who, annotation: str, action: str) -> Json:
