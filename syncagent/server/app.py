@@ -30,7 +30,7 @@ from syncagent.errors import (
 )
 from syncagent.server.auth import Passwords, Tokens, TooManyAttempts, Unauthorized, Who, caller
 from syncagent.server.platform import Platform
-from syncagent.server.routes import accounts, datasets, items, labels, storage
+from syncagent.server.routes import accounts, datasets, extension, items, labels, storage
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def create_app(agent: Agent, *, secret: str | None = None) -> FastAPI:
     app.state.passwords = Passwords()
     app.state.tokens = Tokens(platform.accounts, secret or platform.accounts.signing_key())
     app.include_router(accounts.gate, responses=_ANSWERS)
-    for module in (accounts, storage, datasets, items, labels):
+    for module in (accounts, storage, datasets, items, labels, extension):
         app.include_router(module.router, prefix="/api/v1", responses=_ANSWERS)
     _measure(app)
     _translate(app)

@@ -1,0 +1,153 @@
+"""What the reconciler needs of a catalog, beside the platform's API: compare-and-set, ranges, batches.
+
+A client of ours finds it at ``/api/v1/syncagent`` and then converges as over an embedded catalog; the platform
+has no such path. Rows and objects travel as arrays, in the order of `Row` and `ObjectInfo`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from syncagent.errors import Conflict, InvalidInput
+from syncagent.model import ObjectInfo, Row
+from syncagent.server.auth import Caller, Who
+from syncagent.server.platform import Platform
+from syncagent.server.routes.common import Json, On
+
+router = APIRouter(prefix="/syncagent", tags=["syncagent"])
+VERSION = 1
+_BATCH = 5000
+Key = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Text = Annotated[str, StringConstraints(max_length=1024)]
+Size = Annotated[int, Field(ge=0, lt=1 << 62)]
+Revision = Annotated[int, Field(ge=0, lt=1 << 62)]
+Found = tuple[Key, Text, Size, Text, Text | None, Text | None, Text | None, Text | None, Text | None]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+
+class Range(_Body):
+    """``after < key <= until``."""
+
+    after: str | None = None
+    until: str | None = None
+    limit: Annotated[int, Field(ge=1, le=_BATCH)] = 1000
+
+
+class Keys(_Body):
+    """Some keys."""
+
+    keys: Annotated[list[Key], Field(max_length=_BATCH)]
+
+
+class Objects(_Body):
+    """Objects that a listing told."""
+
+    found: Annotated[list[Found], Field(max_length=_BATCH)]
+
+
+class Settled(_Body):
+    """What the bucket holds at a key (None: nothing), looked at after the row had revision `expectRev`."""
+
+    key: Key
+    found: Found | None = None
+    expectRev: Revision  # noqa: N815  # as the API writes names
+
+
+class Settles(_Body):
+    """Keys that were looked at."""
+
+    settles: Annotated[list[Settled], Field(max_length=_BATCH)]
+
+
+def _readable(on: On, who: Who, dataset: str) -> None:
+    """Go on if the caller may read, and the dataset mirrors a bucket. Asked before the body is looked at."""
+    _mirrored(on, who, dataset, "dataset.read")
+
+
+def _writable(on: On, who: Who, dataset: str) -> None:
+    """Go on if the caller may write, and the dataset mirrors a bucket and is not locked."""
+    _mirrored(on, who, dataset, "item.write")
+    on.writable(dataset)
+
+
+def _mirrored(on: Platform, who: Caller, dataset: str, action: str) -> None:
+    found = on.datasets.get(dataset, counted=False)
+    who.may(action, found["projects"][0])
+    if found["driver"] is None:
+        raise InvalidInput(f"dataset {found['name']!r} mirrors no bucket", resource=dataset)
+
+
+@router.get("", summary="Whether and which operations of the reconciler are offered")
+def offered(who: Who) -> Json:
+    return {"version": VERSION, "batch": _BATCH, "operations": ["get", "scan", "stamps", "insert", "settle"]}
+
+
+@router.post(
+    "/datasets/{dataset}/get",
+    summary="Rows of some keys; null for a key never seen",
+    dependencies=[Depends(_readable)],
+)
+def get(on: On, dataset: str, body: Keys) -> Json:
+    return {"rows": [on.catalog.get(dataset, key) for key in body.keys]}
+
+
+@router.post(
+    "/datasets/{dataset}/scan",
+    summary="Rows of a range of keys, in byte order, tombstones included",
+    dependencies=[Depends(_readable)],
+)
+def scan(on: On, dataset: str, body: Range) -> Json:
+    rows = on.catalog.scan(dataset, after=body.after, until=body.until, limit=body.limit)
+    return {"rows": list(rows)}
+
+
+@router.post(
+    "/datasets/{dataset}/stamps",
+    summary="Key and fingerprint of the rows that a scan would tell",
+    dependencies=[Depends(_readable)],
+)
+def stamps(on: On, dataset: str, body: Range) -> Json:
+    if body.until is None:
+        raise InvalidInput("stamps need the end of their range", resource="until")
+    return {"stamps": on.catalog.stamps(dataset, after=body.after, until=body.until, limit=body.limit)}
+
+
+@router.post(
+    "/datasets/{dataset}/insert",
+    summary="Insert items for keys never seen; tells those that were",
+    dependencies=[Depends(_writable)],
+)
+def insert(on: On, dataset: str, body: Objects) -> Json:
+    return {"known": on.catalog.insert_new(dataset, [_object(one) for one in body.found])}
+
+
+@router.post(
+    "/datasets/{dataset}/settle",
+    summary="Write what the bucket holds, where the revisions still fit",
+    dependencies=[Depends(_writable)],
+)
+def settle(on: On, dataset: str, body: Settles) -> Json:
+    """Each for itself: one that came too late is null, and does not stop the others."""
+    rows: list[Row | None] = []
+    with on.catalog.db.transaction():
+        for one in body.settles:
+            found = None if one.found is None else _object(one.found)
+            if found is not None and found.key != one.key:
+                raise InvalidInput(
+                    f"{found.key!r:.60} is not the object at {one.key!r:.60}", resource=one.key
+                )
+            try:
+                rows.append(on.catalog.settle(dataset, one.key, found, expect_rev=one.expectRev))
+            except Conflict:
+                rows.append(None)
+    return {"rows": rows}
+
+
+def _object(told: Any) -> ObjectInfo:
+    return ObjectInfo._make(told)
