@@ -1,0 +1,172 @@
+"""Calls to the platform's API, or to a server that speaks it: signed in, bounded, retried where that helps."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import json
+import threading
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import SecretStr
+
+from syncagent.errors import (
+    AccessDenied,
+    ConfigError,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    SyncAgentError,
+    Transient,
+)
+from syncagent.retry import retrying
+
+_RENEW_SECONDS = 60  # before the token ends
+_CONNECTIONS = 8
+_BUSY = {408, 429, 500, 502, 503, 504}
+
+
+class Session:
+    """One account at one server. Used from many threads.
+
+    :param gate: scheme, host and port; the API is below ``/api/v1``.
+    :raises ConfigError: `gate` is no such address, or would send the password in the clear.
+    """
+
+    def __init__(self, gate: str, username: str, password: SecretStr, *, timeout: float = 60.0) -> None:
+        self.gate = _gate(gate)
+        self._username, self._password = username, password
+        self._token: str | None = None
+        self._ends = 0.0
+        self._lock = threading.Lock()
+        self.requests = 0
+        """Requests sent, those for tokens and those tried again among them."""
+        limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
+        # A redirect would take the token elsewhere.
+        self._http = httpx.Client(timeout=timeout, limits=limits, follow_redirects=False)
+
+    def __repr__(self) -> str:
+        return f"<Session {self._username} at {self.gate}>"
+
+    def get(self, path: str) -> Any:
+        """The JSON below ``/api/v1``."""
+        return retrying(self._call)("GET", path, None)
+
+    def post(self, path: str, body: Any) -> Any:
+        """The JSON that answers `body`. Tried again after lost answers: `path` must bear that."""
+        return retrying(self._call)("POST", path, body)
+
+    def close(self) -> None:
+        """Close the connections; twice is fine."""
+        self._http.close()
+
+    def _call(self, method: str, path: str, body: Any) -> Any:
+        token = self._bearer()
+        answer = self._send(method, f"/api/v1{path}", body, {"Authorization": f"Bearer {token}"})
+        if answer.status_code == 401:
+            # Voided before its time, perhaps: once more with a new one.
+            self._forget(token)
+            answer = self._send(method, f"/api/v1{path}", body, {"Authorization": f"Bearer {self._bearer()}"})
+        return self._told(answer, path)
+
+    def _bearer(self) -> str:
+        with self._lock:
+            if self._token is None or time.time() > self._ends - _RENEW_SECONDS:
+                body = {
+                    "username": self._username,
+                    "password": self._password.get_secret_value(),
+                    "type": "user_credentials",
+                }
+                answer = self._send("POST", "/token?default", body, {})
+                if answer.status_code in {400, 401, 403}:
+                    raise AccessDenied(
+                        f"{self.gate} does not accept the password of {self._username}",
+                        resource=self.gate,
+                        hint="check DTLPY_USERNAME and DTLPY_PASSWORD",
+                    )
+                told = self._told(answer, "/token")
+                token = told.get("id_token") if isinstance(told, dict) else None
+                if not isinstance(token, str):
+                    raise Transient(f"{self.gate} answered a sign-in without a token", resource=self.gate)
+                self._token, self._ends = token, _ends(token)
+            return self._token
+
+    def _forget(self, token: str) -> None:
+        with self._lock:
+            if self._token == token:
+                self._token = None
+
+    def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> httpx.Response:
+        self.requests += 1
+        try:
+            return self._http.request(method, f"{self.gate}{path}", json=body, headers=headers)
+        except httpx.TimeoutException as error:
+            raise Transient(f"{self.gate} did not answer in time", resource=self.gate) from error
+        except httpx.TransportError as error:
+            raise Transient(
+                f"cannot reach {self.gate}: {type(error).__name__}",
+                resource=self.gate,
+                hint="check the address and the network",
+            ) from error
+
+    def _told(self, answer: httpx.Response, path: str) -> Any:
+        """The answer's JSON.
+
+        :raises SyncAgentError: what its status means; never with the request's content.
+        """
+        status = answer.status_code
+        try:
+            told = answer.json()
+        except ValueError as error:
+            if status < 300:
+                raise Transient(f"{self.gate} answered {path} with no JSON", resource=self.gate) from error
+            told = None
+        if 200 <= status < 300:
+            return told
+        message = told.get("message") if isinstance(told, dict) else None
+        text = f"{self.gate}: {str(message or f'status {status}').splitlines()[0]:.300}"
+        if status in _BUSY:
+            after = answer.headers.get("Retry-After", "")
+            raise Transient(text, resource=self.gate, retry_after=float(after) if after.isdecimal() else None)
+        kinds: dict[int, type[SyncAgentError]] = {
+            400: InvalidInput, 401: AccessDenied, 403: AccessDenied, 404: NotFound, 409: Conflict,
+        }  # fmt: skip
+        raise kinds.get(status, SyncAgentError)(text, resource=self.gate)
+
+
+def _ends(token: str) -> float:
+    """When a token ends, in epoch seconds, as it says itself; a day from now if it does not."""
+    try:
+        part = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        return float(claims["exp"])
+    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+        return time.time() + 24 * 3600
+
+
+def _gate(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.username or parts.password or parts.query:
+        raise ConfigError(
+            "the catalog's URL must hold no credentials and no parameters",  # not quoted
+            hint="set DTLPY_USERNAME and DTLPY_PASSWORD",
+        )
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ConfigError(f"{url} is no address of a server", hint="write dataloop+https://host")
+    if parts.scheme == "http" and not _loopback(host):
+        raise ConfigError(
+            f"{url} would send the password in the clear", resource=host, hint="write dataloop+https://host"
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
