@@ -66,9 +66,14 @@ def serve(agent: Agent, host: str, port: int) -> None:
 
 
 def listening(config: uvicorn.Config) -> socket.socket:
-    """The bound socket. Known to be TCP's: asyncio then sends small answers at once, which else wait 40 ms."""
+    """The socket. It listens already, so that who reads the address can connect.
+
+    Known to be TCP's: asyncio then sends small answers at once, which else wait 40 ms.
+    """
     bound = config.bind_socket()
-    return socket.socket(bound.family, bound.type, socket.IPPROTO_TCP, fileno=bound.detach())
+    opened = socket.socket(bound.family, bound.type, socket.IPPROTO_TCP, fileno=bound.detach())
+    opened.listen(config.backlog)
+    return opened
 
 
 def _loopback(host: str) -> bool:

@@ -385,6 +385,7 @@ def test_a_dataset_cannot_open_the_bucket_of_another_project(
 def test_answers_are_sent_at_once() -> None:
     with listening(uvicorn.Config(lambda: None, "127.0.0.1", 0)) as bound:
         assert bound.proto == socket.IPPROTO_TCP, "else asyncio leaves Nagle's algorithm on: 40 ms an answer"
+        socket.create_connection(bound.getsockname(), timeout=5).close()  # before anything serves it
 
 
 def test_asking_for_an_item_counts_nothing(client: TestClient, owner: dict[str, str], dataset: str) -> None:
