@@ -33,11 +33,12 @@ def _wait(state: tenacity.RetryCallState) -> float:
 def retrying(function: Callable[P, T], *, attempts: int = 6, seconds: float = 30.0) -> Callable[P, T]:
     """Wrap `function` so that transient errors are tried again.
 
-    Bounded by `attempts` and by `seconds` in all; the last error is raised as it is.
+    Bounded by `attempts` and by `seconds` in all; the last error is raised as it is. A server that asks for a longer
+    wait than that is not waited for.
     """
     return tenacity.retry(
         retry=tenacity.retry_if_exception(_is_transient),
-        stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_after_delay(seconds),
+        stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_before_delay(seconds),
         wait=_wait,
         reraise=True,
     )(function)

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from syncagent.errors import (
     AccessDenied,
+    AlreadyExists,
     ConfigError,
-    Conflict,
     InvalidInput,
     NotFound,
     SyncAgentError,
@@ -133,7 +133,7 @@ class Session:
             after = answer.headers.get("Retry-After", "")
             raise Transient(text, resource=self.gate, retry_after=float(after) if after.isdecimal() else None)
         kinds: dict[int, type[SyncAgentError]] = {
-            400: InvalidInput, 401: AccessDenied, 403: AccessDenied, 404: NotFound, 409: Conflict,
+            400: InvalidInput, 401: AccessDenied, 403: AccessDenied, 404: NotFound, 409: AlreadyExists,
         }  # fmt: skip
         raise kinds.get(status, SyncAgentError)(text, resource=self.gate)
 

@@ -19,6 +19,7 @@ from syncagent.catalog.rest import Session
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import (
     AccessDenied,
+    AlreadyExists,
     ConfigError,
     Conflict,
     InvalidInput,
@@ -170,16 +171,24 @@ def test_the_server_says_how_long_to_wait(fake: FakeHttp, asked: Session) -> Non
     assert caught.value.retry_after == 7
 
 
+def test_a_wait_that_is_too_long_is_not_begun(
+    fake: FakeHttp, asked: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SYNCAGENT_TEST_NO_BACKOFF")
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"it sleeps for {seconds} s"))
+    fake.in_turn(SIGNED_IN, said({"message": "tomorrow"}, 503, **{"Retry-After": "86400"}))
+    with pytest.raises(Transient, match="tomorrow"):
+        asked.get("/x")
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, InvalidInput), (403, AccessDenied), (404, NotFound), (409, Conflict), (418, SyncAgentError), (302, SyncAgentError)],
+    [(400, InvalidInput), (403, AccessDenied), (404, NotFound), (409, AlreadyExists), (418, SyncAgentError), (302, SyncAgentError)],
 )  # fmt: skip
 def test_what_does_not_pass_is_not_tried_again(
     fake: FakeHttp, asked: Session, status: int, kind: type[SyncAgentError]
 ) -> None:
     answers = [SIGNED_IN, said({"message": "because\nof this"}, status, Location="http://127.0.0.1:1/")]
-    if kind is Conflict:
-        answers += [answers[1]] * 5  # somebody else got there first: that one is
     fake.in_turn(*answers)
     with pytest.raises(kind, match=r"because$"):
         asked.get("/x")

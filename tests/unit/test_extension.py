@@ -71,7 +71,7 @@ def test_a_settle_that_comes_too_late_is_told_and_stops_no_other(call: Any) -> N
 
 
 def test_what_does_not_fit_is_refused_whole(call: Any) -> None:
-    call("insert", found=[info("a")])
+    call("insert", found=[info("a"), info("b")._replace(content_type="x/" + "y" * 5000)])
     wrong = [
         {"key": "a", "found": info("a", "newer"), "expectRev": 1},
         {"key": "a", "found": info("b"), "expectRev": 2},
@@ -80,6 +80,7 @@ def test_what_does_not_fit_is_refused_whole(call: Any) -> None:
     assert call("get", keys=["a"])["rows"][0][2] == 1, "the first of the batch is taken back"
     for found in ([["a"]], [["", *info("a")[1:]]], [[*info("a")[:2], -1, *info("a")[3:]]]):
         call("insert", status=400, found=found)
+    assert "NUL" in call("insert", status=400, found=[info("a\0b")])["message"]
     call("scan", status=400, limit=0)
     call("scan", status=400, surprise=1)
 

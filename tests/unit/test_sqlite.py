@@ -369,6 +369,34 @@ def test_many_open_a_new_catalog_at_once(path: Path) -> None:
         assert len(set(pool.map(make, range(6)))) == 1
 
 
+def test_the_switch_to_write_ahead_waits_its_turn(path: Path) -> None:
+    """SQLite answers "busy" at once where two processes make one new file; a race that a test can only stage."""
+
+    class Busy:
+        def __init__(self, left: int) -> None:
+            self.calls, self.left = 0, left
+
+        def execute(self, statement: str) -> None:
+            self.calls += 1
+            if self.calls <= self.left:
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
+
+    with closing(Connection(path, timeout=1, migrate=True)) as db:
+        real = db._db
+        try:
+            for left, needed, calls in ((2, True, 3), (2, False, 1), (0, True, 1)):
+                db._db = busy = Busy(left)  # type: ignore[assignment]
+                db._write_ahead(needed=needed)
+                assert busy.calls == calls
+            db._db, db._timeout = Busy(10**9), 0.05  # type: ignore[assignment]
+            with pytest.raises(sqlite3.OperationalError):
+                db._write_ahead(needed=True)
+        finally:
+            db._db = real
+
+
 def test_statements_are_counted(tmp_path: Path) -> None:
     db = Connection(tmp_path / "c.db", timeout=1, migrate=True)
     with closing(db):

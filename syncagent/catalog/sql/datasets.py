@@ -94,7 +94,7 @@ class Datasets:
         :raises AlreadyExists: the project has another one of this name.
         """
         with self._db.transaction():
-            old = self.get(dataset)
+            old = self.get(dataset, counted=False)
             if name not in (None, old["name"]) and self.of(projects=old["projects"], name=name, system=True):
                 raise AlreadyExists(f"there is a dataset {name!r} already", resource=name)
             kept = {part: old[part] for part in ("metadata", "expirationOptions") if old.get(part)}

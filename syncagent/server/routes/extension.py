@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from syncagent.errors import Conflict, InvalidInput
 from syncagent.model import ObjectInfo, Row
@@ -20,15 +20,23 @@ from syncagent.server.routes.common import Json, On
 router = APIRouter(prefix="/syncagent", tags=["syncagent"])
 VERSION = 1
 _BATCH = 5000
-Key = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-Text = Annotated[str, StringConstraints(max_length=1024)]
+
+
+def _whole(key: str) -> str:
+    if "\0" in key:
+        raise ValueError("no object can have a key with a NUL")
+    return key
+
+
+Key = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_whole)]
+Text = Annotated[str, StringConstraints(max_length=8192)]  # as long as a store's headers may be
 Size = Annotated[int, Field(ge=0, lt=1 << 62)]
 Revision = Annotated[int, Field(ge=0, lt=1 << 62)]
 Found = tuple[Key, Text, Size, Text, Text | None, Text | None, Text | None, Text | None, Text | None]
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False)
+    model_config = ConfigDict(extra="forbid")
 
 
 class Range(_Body):
