@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import gc
 import hashlib
 import json
 import statistics
@@ -216,6 +217,7 @@ def main() -> int:
         times: dict[str, list[float]] = {name: [] for name in names}
         for turn in range(arguments.rounds + 1):
             for name, count in names.items():
+                gc.collect()  # what the one before left is not this one's to clear away
                 started = time.perf_counter()
                 assert count() == arguments.objects, name
                 if turn:  # the first round renders the pages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -52,14 +53,13 @@ _NAMED = re.compile(
 )
 _BUSY = {408, 429, 500, 502, 503, 504}
 _NO_KEY = {"", ".", ".."}  # in a URL they would name the listing, or the bucket itself
-_PARTS_OF_A_PAGE = {"kind", "items", "prefixes", "nextPageToken"}
 _FIELDS = "name,size,generation,metageneration,updated,etag,md5Hash,contentType,storageClass"
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _PAGE = 5000
 _PART = 8 * 1024 * 1024
 _DEADLINE = 60.0
 _LONGEST = timedelta(days=7)
-_ODD = (ValueError, KeyError, TypeError, AttributeError)  # what JSON of another shape ends in
+_ODD = ValueError  # what JSON of another shape ends in
 _new = tuple.__new__
 
 
@@ -122,9 +122,9 @@ class GcsDriver:
             answer = self._request(
                 "head", "GET", self._url(key), params={"projection": "noAcl", "fields": _FIELDS}
             )
-            item = answer.json()
+            body = answer.content
         try:
-            return _objects([item])[0]
+            return _objects([_decoders()[1].decode(body)])[0]
         except _ODD as error:
             raise Transient(f"the answer about {key!r} is cut off", resource=key) from error
 
@@ -449,24 +449,56 @@ def _worth_retrying(error: Exception) -> bool:
     return isinstance(error, cut | raw)
 
 
+@functools.cache
+def _decoders() -> tuple[Any, Any]:
+    """Of a listing page, and of one object's resource; made at first use: whoever imports another driver need not
+    have msgspec."""
+    import msgspec
+
+    # Typed: no dict of an object is ever made, and no garbage collector looks at what holds strings only.
+    item = msgspec.defstruct(
+        "Item",
+        [
+            ("name", str),
+            ("generation", str),
+            ("size", int),
+            ("updated", str),
+            ("metageneration", str | None, None),  # null from some emulators
+            ("etag", str | None, None),
+            ("md5Hash", str | None, None),
+            ("contentType", str | None, None),
+            ("storageClass", str | None, None),
+        ],
+        gc=False,
+    )
+    page = msgspec.defstruct(
+        "Page",
+        [
+            ("items", list[item], msgspec.field(default_factory=list)),  # type: ignore[valid-type]
+            ("nextPageToken", str | None, None),
+            ("kind", str | None, None),
+            ("prefixes", msgspec.Raw | None, None),
+        ],
+        forbid_unknown_fields=True,  # an error in a page's place would read as an empty bucket
+    )
+    # Not strict: sizes come as strings, by this service's rule for 64-bit integers.
+    return msgspec.json.Decoder(page, strict=False), msgspec.json.Decoder(item, strict=False)
+
+
 def _parse_page(body: bytes, resource: str) -> tuple[list[ObjectInfo], str | None]:
     """Objects and the next page's token.
 
     :raises Transient: the page is cut off, or is something else.
     """
-    import orjson  # here, not above: whoever imports another driver need not have it
-
     try:
-        page = orjson.loads(body)
-        odd = page.keys() - _PARTS_OF_A_PAGE
-        objects, token = _objects(page.get("items", ())), page.get("nextPageToken")
+        page = _decoders()[0].decode(body)
+        return _objects(page.items), page.nextPageToken or None
     except _ODD as error:
         raise Transient(
-            f"a listing page of {resource} is cut off", resource=resource, hint="run it again"
+            f"a listing page of {resource} is cut off, or something else",
+            resource=resource,
+            hint="run it again",
         ) from error
-    if odd:  # an error in a page's place would read as an empty bucket
-        raise Transient(f"{resource} answered a listing with something else", resource=resource)
-    return objects, token or None
 
 
 def _objects(items: Iterable[Any]) -> list[ObjectInfo]:
@@ -475,15 +507,15 @@ def _objects(items: Iterable[Any]) -> list[ObjectInfo]:
         _new(
             ObjectInfo,
             (
-                item["name"],
-                f"{item['generation']}.{item.get('metageneration') or 1}",
-                int(item["size"]),
-                f"{item['updated'][:19]}Z",
-                item.get("etag"),
-                item["generation"],
-                f"md5:{item['md5Hash']}" if "md5Hash" in item else None,
-                item.get("contentType"),
-                item.get("storageClass"),
+                item.name,
+                f"{item.generation}.{item.metageneration or 1}",
+                item.size,
+                f"{item.updated[:19]}Z",
+                item.etag,
+                item.generation,
+                f"md5:{item.md5Hash}" if item.md5Hash is not None else None,
+                item.contentType,
+                item.storageClass,
             ),
         )
         for item in items

@@ -1043,6 +1043,6 @@ def test_closing_ends_the_connections_and_may_be_done_twice(canned: FakeHttp, op
 
 
 def test_importing_the_driver_does_not_load_the_sdk() -> None:
-    lazy = ("google.cloud.storage", "google.auth", "google.api_core", "requests", "orjson")
+    lazy = ("google.cloud.storage", "google.auth", "google.api_core", "requests", "msgspec")
     code = f"import sys, syncagent.drivers.gcs; sys.exit(any(m in sys.modules for m in {lazy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
