@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from syncagent.catalog import Dataset, Store, open_catalog
 from syncagent.drivers import Bucket, describe, open_bucket, parse_url
-from syncagent.errors import ConfigError, NotFound
+from syncagent.errors import ConfigError, NotFound, Unsupported
 from syncagent.model import DriverSpec
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class Agent:
             secret_key=key.get_secret_value() if key else None,
             secret_key_file=self.settings.secret_key_file,
             timeout=self.settings.catalog_timeout,
+            username=self.settings.dtlpy_username,
+            password=self.settings.dtlpy_password,
+            dataset_id=self.settings.dataset_id,
         )
         self._opened.callback(catalog.close)
         return catalog
@@ -52,6 +55,12 @@ class Agent:
                 "the dataset has no bucket: its items were uploaded", hint="name another dataset"
             )
         integration = self.catalog.integration(spec.integration) if spec.integration else None
+        if integration is not None and not integration.options:
+            raise Unsupported(
+                f"the credentials {integration.name!r} stay where the catalog is",
+                resource=integration.name,
+                hint="leave --integration out, and give this machine its own, as for the cloud's command line",
+            )
         bucket = open_bucket(spec, integration)
         self._opened.callback(bucket.close)
         return bucket

@@ -22,7 +22,7 @@ def home() -> Path:
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. Each has a ``SYNCAGENT_…`` variable of the same name."""
+    """Everything that can be set. Each has a ``SYNCAGENT_…`` variable of the same name, unless it names its own."""
 
     model_config = SettingsConfigDict(
         env_prefix="SYNCAGENT_", extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     """Default: beside the catalog, made on first use with mode 0600."""
     catalog_timeout: float = Field(default=30.0, ge=0)
     """Seconds to wait for another process's write."""
+    dataset_id: str | None = Field(default=None, validation_alias="dataset_id")
+    """The one dataset of a ``dataloop+https://`` catalog to work on; its variable is ``DATASET_ID``."""
+    dtlpy_username: str | None = Field(default=None, validation_alias="dtlpy_username")
+    """The account for a ``dataloop+https://`` catalog; its variable is ``DTLPY_USERNAME``."""
+    dtlpy_password: SecretStr | None = Field(default=None, validation_alias="dtlpy_password")
+    """Of that account; its variable is ``DTLPY_PASSWORD``."""
     max_deletes: int | None = Field(default=None, ge=0)
     """Items that one sweep may remove; default the larger of 1,000 and 10 % of the dataset."""
     workers: int = Field(default=8, ge=1, le=256)
@@ -64,7 +70,7 @@ def load(path: Path | None = None, **options: Any) -> Settings:
     given = {name: value for name, value in options.items() if value is not None}
     from_file = _read(found) if found else {}
     for name in list(from_file):
-        if os.environ.get(f"SYNCAGENT_{name.upper()}"):
+        if os.environ.get(_variable(name)):
             del from_file[name]
     try:
         return Settings(**{**from_file, **given})
@@ -76,8 +82,13 @@ def load(path: Path | None = None, **options: Any) -> Settings:
         elif name in from_file:
             name = f"{found}: {name}"
         else:
-            name = f"SYNCAGENT_{name.upper()}"
+            name = _variable(name)
         raise ConfigError(f"{name}: {first['msg']}", resource=name, hint="see docs/cli.md") from None
+
+
+def _variable(name: str) -> str:
+    field = Settings.model_fields.get(name)
+    return name.upper() if field and field.validation_alias else f"SYNCAGENT_{name.upper()}"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -118,3 +118,19 @@ class Refused(SyncAgentError):
     """A safety rule said no; nothing was removed."""
 
     exit_code = 8
+
+
+def named(name: str) -> type[SyncAgentError]:
+    """The class that an error had elsewhere, by its name; `SyncAgentError` for a name that is none of them."""
+    kinds = (
+        ConfigError,
+        InvalidInput,
+        NotFound,
+        AlreadyExists,
+        AccessDenied,
+        Unsupported,
+        Conflict,
+        Transient,
+        Refused,
+    )
+    return {kind.__name__: kind for kind in kinds}.get(name, SyncAgentError)

@@ -78,12 +78,12 @@ def differences(
 ) -> Generator[Difference, None, None]:
     """Walk bucket and catalog in step, range by range, in key order.
 
-    Memory: one page of either side. The listing's errors are raised as they come.
+    Memory: one page of either side, or the catalog's `span`. The listing's errors are raised as they come.
     """
     cursor = after
     with contextlib.closing(_pages(bucket, after)) as pages:
-        for page in pages:
-            objects, last = page, page[-1].key
+        for listed in _spans(pages, catalog.span):
+            objects, last = listed, listed[-1].key
             # Bounded also where the bucket lost millions of neighbouring keys.
             limit = 2 * _PAGE + len(objects)
             known = catalog.stamps(dataset, after=cursor, until=last, limit=limit)
@@ -108,6 +108,18 @@ def differences(
 
 def _pages(bucket: Bucket, after: str | None) -> Generator[list[ObjectInfo], None, None]:
     yield from bucket.list(after=after)
+
+
+def _spans(pages: Iterator[list[ObjectInfo]], span: int) -> Iterator[list[ObjectInfo]]:
+    """Pages, put together until they hold `span` objects. Rows are read after the last of them, as they must be."""
+    objects: list[ObjectInfo] = []
+    for page in pages:
+        objects = objects + page if objects else page
+        if len(objects) >= span:
+            yield objects
+            objects = []
+    if objects:
+        yield objects
 
 
 def action(row: Row | None, found: ObjectInfo | None) -> Action:

@@ -1,11 +1,13 @@
-"""Catalogs by URL: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or a file's path."""
+"""Catalogs by URL: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, a file's path, ``dataloop+https://host``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from syncagent.catalog.base import Catalog, Dataset, Item, Quarantined, Run, Store
-from syncagent.errors import ConfigError
+from syncagent.errors import ConfigError, Unsupported
 
 __all__ = ["Catalog", "Dataset", "Item", "Quarantined", "Run", "Store", "open_catalog"]
 
@@ -17,6 +19,9 @@ def open_catalog(
     secret_key_file: Path | None = None,
     timeout: float = 30.0,
     migrate: bool = True,
+    username: str | None = None,
+    password: SecretStr | None = None,
+    dataset_id: str | None = None,
 ) -> Store:
     """Open a catalog, creating it and bringing its schema up to date.
 
@@ -24,15 +29,21 @@ def open_catalog(
         a file beside the catalog that is made on first use with mode 0600.
     :param timeout: seconds to wait for another process's write.
     :param migrate: False leaves an older schema as it is and raises instead.
+    :param username: with `password`, the account at a server; an embedded catalog needs none.
+    :param dataset_id: the one dataset of a server to work on; None for all that the account may see.
     :raises ConfigError: unknown scheme, no catalog file, or a schema newer than this syncagent.
     :raises AccessDenied: the file may not be read or written.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "sqlite", f"/{url}"
+    if scheme in {"dataloop+https", "dataloop+http"}:
+        return _remote(url.removeprefix("dataloop+"), username, password, dataset_id)
     if scheme != "sqlite":
         raise ConfigError(
-            f"unknown catalog {scheme}://", resource=url.partition("?")[0], hint="use sqlite:///file.db"
+            f"unknown catalog {scheme}://",
+            resource=url.partition("?")[0],
+            hint="use sqlite:///file.db or dataloop+https://host",
         )
     from syncagent.catalog.sql.sqlite import SqliteCatalog
 
@@ -42,3 +53,23 @@ def open_catalog(
     return SqliteCatalog(
         path, secret_key=secret_key, secret_key_file=secret_key_file, timeout=timeout, migrate=migrate
     )
+
+
+def _remote(url: str, username: str | None, password: SecretStr | None, dataset_id: str | None) -> Store:
+    from syncagent.catalog.rest import Session
+    from syncagent.catalog.served import ServedCatalog, is_served
+
+    if not username or not password:
+        raise ConfigError(
+            "the catalog's server needs an account", hint="set DTLPY_USERNAME and DTLPY_PASSWORD"
+        )
+    session = Session(url, username, password)
+    try:
+        if not is_served(session):
+            raise Unsupported(
+                f"{session.gate} is no 'syncagent serve'", resource=session.gate, hint="point it at one"
+            )
+    except BaseException:
+        session.close()
+        raise
+    return ServedCatalog(session, only=dataset_id)

@@ -141,6 +141,9 @@ class Catalog(Protocol):
     :raises Transient: the catalog is locked or out of reach for now.
     """
 
+    span: int
+    """How many objects, at least, one comparison of a listing with the rows should take."""
+
     def get(self, dataset: str, key: str) -> Row | None:
         """The row of a key, also a tombstone; None if the key was never seen."""
         ...

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import threading
 import time
+import uuid
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,12 +23,16 @@ from syncagent.errors import (
     NotFound,
     SyncAgentError,
     Transient,
+    named,
 )
 from syncagent.retry import retrying
 
 _RENEW_SECONDS = 60  # before the token ends
 _CONNECTIONS = 8
 _BUSY = {408, 429, 500, 502, 503, 504}
+_KINDS: dict[int, type[SyncAgentError]] = {
+    400: InvalidInput, 401: AccessDenied, 403: AccessDenied, 404: NotFound, 409: AlreadyExists,
+}  # fmt: skip
 
 
 class Session:
@@ -53,25 +58,34 @@ class Session:
         return f"<Session {self._username} at {self.gate}>"
 
     def get(self, path: str) -> Any:
-        """The JSON below ``/api/v1``."""
-        return retrying(self._call)("GET", path, None)
+        """The JSON below ``/api/v1``.
+
+        :raises SyncAgentError: the server's own error, or what its status means.
+        """
+        return self.call("GET", path)
 
     def post(self, path: str, body: Any) -> Any:
-        """The JSON that answers `body`. Tried again after lost answers: `path` must bear that."""
-        return retrying(self._call)("POST", path, body)
+        """The JSON that answers `body`. Tried again after a lost answer, under the same ``Idempotency-Key``."""
+        return self.call("POST", path, body)
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON that answers any request; bad moments are waited out, but nothing that the server means."""
+        headers = {} if method == "GET" else {"Idempotency-Key": uuid.uuid4().hex}
+        return self._told(retrying(self._call)(method, path, body, headers))
 
     def close(self) -> None:
         """Close the connections; twice is fine."""
         self._http.close()
 
-    def _call(self, method: str, path: str, body: Any) -> Any:
+    def _call(self, method: str, path: str, body: Any, headers: dict[str, str]) -> httpx.Response:
         token = self._bearer()
-        answer = self._send(method, f"/api/v1{path}", body, {"Authorization": f"Bearer {token}"})
+        path = f"/api/v1{path}"
+        answer = self._send(method, path, body, {**headers, "Authorization": f"Bearer {token}"})
         if answer.status_code == 401:
             # Voided before its time, perhaps: once more with a new one.
             self._forget(token)
-            answer = self._send(method, f"/api/v1{path}", body, {"Authorization": f"Bearer {self._bearer()}"})
-        return self._told(answer, path)
+            answer = self._send(method, path, body, {**headers, "Authorization": f"Bearer {self._bearer()}"})
+        return answer
 
     def _bearer(self) -> str:
         with self._lock:
@@ -88,7 +102,7 @@ class Session:
                         resource=self.gate,
                         hint="check DTLPY_USERNAME and DTLPY_PASSWORD",
                     )
-                told = self._told(answer, "/token")
+                told = self._told(answer)
                 token = told.get("id_token") if isinstance(told, dict) else None
                 if not isinstance(token, str):
                     raise Transient(f"{self.gate} answered a sign-in without a token", resource=self.gate)
@@ -101,9 +115,13 @@ class Session:
                 self._token = None
 
     def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> httpx.Response:
+        """One request, and its whole answer.
+
+        :raises Transient: there is none, it is no JSON, or it says that the server cannot answer now.
+        """
         self.requests += 1
         try:
-            return self._http.request(method, f"{self.gate}{path}", json=body, headers=headers)
+            answer = self._http.request(method, f"{self.gate}{path}", json=body, headers=headers)
         except httpx.TimeoutException as error:
             raise Transient(f"{self.gate} did not answer in time", resource=self.gate) from error
         except httpx.TransportError as error:
@@ -112,30 +130,44 @@ class Session:
                 resource=self.gate,
                 hint="check the address and the network",
             ) from error
+        if answer.status_code in _BUSY:
+            after = answer.headers.get("Retry-After", "")
+            raise Transient(
+                self._text(answer),
+                resource=self.gate,
+                retry_after=float(after) if after.isdecimal() else None,
+            )
+        if answer.is_success:
+            try:
+                answer.json()
+            except ValueError as error:
+                raise Transient(f"{self.gate} answered {path} with no JSON", resource=self.gate) from error
+        return answer
 
-    def _told(self, answer: httpx.Response, path: str) -> Any:
+    def _told(self, answer: httpx.Response) -> Any:
         """The answer's JSON.
 
         :raises SyncAgentError: what its status means; never with the request's content.
         """
-        status = answer.status_code
-        try:
-            told = answer.json()
-        except ValueError as error:
-            if status < 300:
-                raise Transient(f"{self.gate} answered {path} with no JSON", resource=self.gate) from error
-            told = None
-        if 200 <= status < 300:
-            return told
-        message = told.get("message") if isinstance(told, dict) else None
-        text = f"{self.gate}: {str(message or f'status {status}').splitlines()[0]:.300}"
-        if status in _BUSY:
-            after = answer.headers.get("Retry-After", "")
-            raise Transient(text, resource=self.gate, retry_after=float(after) if after.isdecimal() else None)
-        kinds: dict[int, type[SyncAgentError]] = {
-            400: InvalidInput, 401: AccessDenied, 403: AccessDenied, 404: NotFound, 409: AlreadyExists,
-        }  # fmt: skip
-        raise kinds.get(status, SyncAgentError)(text, resource=self.gate)
+        if answer.is_success:
+            return answer.json()
+        told = _object(answer)
+        meant = _KINDS.get(answer.status_code, SyncAgentError)
+        kind = named(told["error"]) if isinstance(told.get("error"), str) else meant
+        resource = told.get("resource")
+        raise kind(self._text(answer), resource=resource if isinstance(resource, str) else self.gate)
+
+    def _text(self, answer: httpx.Response) -> str:
+        message = _object(answer).get("message") or f"status {answer.status_code}"
+        return f"{self.gate}: {str(message).splitlines()[0]:.500}"
+
+
+def _object(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        told = answer.json()
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _ends(token: str) -> float:

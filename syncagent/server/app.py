@@ -30,7 +30,8 @@ from syncagent.errors import (
 )
 from syncagent.server.auth import Passwords, Tokens, TooManyAttempts, Unauthorized, Who, caller
 from syncagent.server.platform import Platform
-from syncagent.server.routes import accounts, datasets, extension, items, labels, storage
+from syncagent.server.routes import accounts, datasets, extension, items, labels, storage, store
+from syncagent.server.routes.once import Answers
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,12 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }  # fmt: skip
 _ERROR = {
     "type": "object",
-    "properties": {"status": {"type": "integer"}, "message": {"type": "string"}},
+    "properties": {
+        "status": {"type": "integer"},
+        "message": {"type": "string"},
+        "error": {"type": "string", "description": "the class of syncagent's own error"},
+        "resource": {"type": ["string", "null"], "description": "what it is about"},
+    },
     "required": ["status", "message"],
 }
 
@@ -79,8 +85,9 @@ def create_app(agent: Agent, *, secret: str | None = None) -> FastAPI:
     app.state.platform = platform
     app.state.passwords = Passwords()
     app.state.tokens = Tokens(platform.accounts, secret or platform.accounts.signing_key())
+    app.state.answers = Answers()
     app.include_router(accounts.gate, responses=_ANSWERS)
-    for module in (accounts, storage, datasets, items, labels, extension):
+    for module in (accounts, storage, datasets, items, labels, extension, store):
         app.include_router(module.router, prefix="/api/v1", responses=_ANSWERS)
     _measure(app)
     _translate(app)
@@ -151,7 +158,9 @@ def _translate(app: FastAPI) -> None:
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
         if isinstance(error, Transient):
             headers["Retry-After"] = str(max(1, int(error.retry_after or 1)))
-        return _error(status, str(error), headers)
+        # For a client of ours: the status alone does not tell a taken name from a lost race.
+        own = {"error": type(error).__name__, "resource": error.resource}
+        return _error(status, str(error), headers, own)
 
     @app.exception_handler(RequestValidationError)
     async def shape(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -168,5 +177,7 @@ def _translate(app: FastAPI) -> None:
         return _error(500, "an internal error; the server's log tells more")
 
 
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"status": status, "message": message}, status, headers)
+def _error(
+    status: int, message: str, headers: dict[str, str] | None = None, own: dict[str, str | None] | None = None
+) -> JSONResponse:
+    return JSONResponse({"status": status, "message": message, **(own or {})}, status, headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import OrderedDict
@@ -48,7 +49,6 @@ class Passwords:
         from argon2 import PasswordHasher
 
         self._hasher = PasswordHasher()
-        self._nobody = self._hasher.hash("nobody has this password")
         self._lock = threading.Lock()
         self._wrong: OrderedDict[str, list[float]] = OrderedDict()
 
@@ -76,7 +76,7 @@ class Passwords:
         except NotFound:
             account = None
         try:
-            self._hasher.verify(account.password if account else self._nobody, password)
+            self._hasher.verify(account.password if account else _nobody(), password)
         except Argon2Error:
             account = None
         if account is None:
@@ -101,6 +101,14 @@ class Passwords:
                     raise TooManyAttempts(
                         "too many wrong passwords", hint="wait some minutes", retry_after=recent[0] - since
                     )
+
+
+@functools.cache
+def _nobody() -> str:
+    """A hash to check passwords of unknown accounts against, which must take as long."""
+    from argon2 import PasswordHasher
+
+    return PasswordHasher().hash("nobody has this password")
 
 
 class Tokens:
@@ -182,11 +190,11 @@ class Caller:
             raise AccessDenied("only an administrator may do this", permission="admin")
 
 
-_bearer = HTTPBearer(auto_error=False, description="a token of POST /token")
+bearer = HTTPBearer(auto_error=False, description="a token of POST /token")
 
 
 def caller(
-    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> Caller:
     if given is None:
         raise Unauthorized("sign in first: the request has no bearer token")

@@ -19,8 +19,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from syncagent import reconcile
+from syncagent.catalog import Store, open_catalog
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.drivers import Bucket
 from syncagent.drivers.memory import MemoryDriver
@@ -28,9 +30,12 @@ from syncagent.errors import Conflict, NotFound
 from syncagent.model import DriverSpec, ObjectInfo
 from syncagent.reconcile import Reconciler
 from tests.engine import live, stored
+from tests.rigs.served import EMAIL, PASSWORD, BadNetwork, Served
 
 SEEDS = 60
 """Schedules for each of the eight kinds of world."""
+SEEDS_AFAR = 6
+"""The same, over HTTP."""
 KEYS = "ab"
 
 
@@ -82,7 +87,7 @@ class Baton:
 class SteppedCatalog:
     """The real catalog, with a pause before everything that could meet somebody else's write."""
 
-    def __init__(self, catalog: SqliteCatalog, baton: Baton) -> None:
+    def __init__(self, catalog: Store, baton: Baton) -> None:
         self._catalog, self._baton = catalog, baton
 
     def __getattr__(self, name: str) -> object:
@@ -164,7 +169,7 @@ class World:
 class Schedule:
     """One seed's story: changes of the bucket, events of them, handlers and sweeps, in some order."""
 
-    def __init__(self, catalog: SqliteCatalog, world: World, seed: int) -> None:
+    def __init__(self, catalog: Store, world: World, seed: int) -> None:
         self.rng = random.Random(seed)
         self.world = world
         self.baton = Baton()
@@ -256,6 +261,17 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteCatalog]
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="module")
+def afar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A catalog behind a server, and that behind a bad network."""
+    folder = tmp_path_factory.mktemp("afar")
+    with Served(folder / "catalog.db") as server, BadNetwork(server.url) as network:
+        opened = open_catalog(f"dataloop+{network.url}", username=EMAIL, password=SecretStr(PASSWORD))
+        yield opened
+        opened.close()
+        assert {"lost", "cut", "twice", "over", "busy"} <= set(network.faults), "it was bad"
+
+
 @pytest.fixture(autouse=True)
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNCAGENT_TEST_NO_BACKOFF", "1")
@@ -271,12 +287,9 @@ def settle(schedule: Schedule, event: Event) -> None:
     schedule.of.settle(event.key)
 
 
-@pytest.mark.parametrize("world", WORLDS, ids=str)
-def test_the_catalog_becomes_the_bucket(
-    catalog: SqliteCatalog, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def converge(catalog: Store, world: World, seeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lost = stale = 0
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         monkeypatch.setattr(reconcile, "_ADVANCE_SECONDS", (0.0, 1.0)[seed % 2])
         schedule = Schedule(catalog, world, seed)
         schedule.run(settle)
@@ -292,8 +305,23 @@ def test_the_catalog_becomes_the_bucket(
         assert catalog.quarantined(schedule.of.dataset.id) == [], f"seed {seed}"
         assert list(schedule.of.check()) == [], f"seed {seed}"
     if world.lossy:
-        assert lost > SEEDS, "events were lost"
+        assert lost > seeds, "events were lost"
         assert stale, "and the final sweep had something to repair"
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=str)
+def test_the_catalog_becomes_the_bucket(
+    catalog: SqliteCatalog, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converge(catalog, world, SEEDS, monkeypatch)
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=str)
+def test_the_catalog_afar_becomes_the_bucket(
+    afar: Store, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same over HTTP, where requests and answers get lost, and some requests come twice."""
+    converge(afar, world, SEEDS_AFAR, monkeypatch)
 
 
 def test_one_seed_is_one_schedule(catalog: SqliteCatalog) -> None:

@@ -14,6 +14,7 @@ from schemathesis.specs.openapi.checks import status_code_conformance
 
 from syncagent.agent import Agent
 from syncagent.config import load
+from syncagent.model import DriverSpec
 from syncagent.server.app import create_app
 from syncagent.server.auth import Passwords
 
@@ -53,8 +54,9 @@ def ids(application: Any, bearer: dict[str, str]) -> dict[str, str]:
     annotation = client.post(f"/api/v1/items/{item['id']}/annotations", json=[label]).json()[0]
     recipe = dataset["metadata"]["system"]["recipes"][0]
     ontology = client.get(f"/api/v1/recipes/{recipe}").json()["ontologyIds"][0]
+    mirrored = application.state.platform.catalog.ensure_dataset("m", DriverSpec(type="memory", bucket="m"))
     return {
-        "project": project["id"], "dataset": dataset["id"], "item": item["id"], "annotation": annotation["id"],
+        "mirrored": mirrored.id, "project": project["id"], "dataset": dataset["id"], "item": item["id"], "annotation": annotation["id"],
         "recipe": recipe, "ontology": ontology, "org": project["org"]["id"],
     }  # fmt: skip
 
@@ -75,7 +77,9 @@ def test_every_answer_is_declared_and_none_is_500(
         @seed(1)
         @given(case=operation.as_strategy(), real=booleans())
         def requests(case: Any, real: bool) -> None:
-            if real and case.method != "DELETE":
+            if real and "/syncagent/" in case.path:
+                case.path_parameters.update(dict.fromkeys(case.path_parameters, ids["mirrored"]))
+            elif real and case.method != "DELETE":
                 case.path_parameters.update({name: ids[name] for name in case.path_parameters if name in ids})
             case.call_and_validate(headers=bearer, checks=[not_a_server_error, status_code_conformance])
 

@@ -34,6 +34,8 @@ _new = tuple.__new__
 class SqliteCatalog:
     """`Store` in one SQLite file. One object may be used from many threads, one file by many processes."""
 
+    span = 1
+
     def __init__(
         self,
         path: Path,
@@ -473,9 +475,10 @@ class SqliteCatalog:
 
     # -- runs ------------------------------------------------------------------------------------
 
-    def begin_run(self, dataset: str, *, resume: bool = True) -> Run:
+    def begin_run(self, dataset: str, *, resume: bool = True, holder: str | None = None) -> Run:
         """Take the dataset for a sweep, going on where an interrupted one stopped.
 
+        :param holder: who sweeps, as `this_process` names it; default this process.
         :raises Conflict: another process is sweeping it, and who that is.
         """
         number = self.source(dataset)["dataset"]
@@ -493,7 +496,7 @@ class SqliteCatalog:
             run = self.db.insert(
                 "begin_run",
                 {
-                    "dataset": number, "origin": origin, "holder": _holder(), "now": now, "started_at": started,
+                    "dataset": number, "origin": origin, "holder": holder or this_process(), "now": now, "started_at": started,
                     "cursor": cursor, "report": json.dumps(asdict(report)),
                 },
             )  # fmt: skip
@@ -532,6 +535,14 @@ class SqliteCatalog:
                 raise Conflict(f"run {run} was taken over by another process", resource=str(run))
             if missing:
                 self.db.change_many("note_missing", [(run, key) for key in missing])
+
+    def is_run_of(self, dataset: str, run: int) -> bool:
+        """Whether there is such a run, and it is this dataset's."""
+        return bool(
+            self.db.sql(
+                "SELECT 1 FROM run WHERE n = ? AND dataset = ?", (run, self.source(dataset)["dataset"])
+            )
+        )
 
     def heartbeat(self, run: int) -> None:
         """Say that the run is alive."""
@@ -809,7 +820,8 @@ def _refuse_used(kind: str, name: str, user: str, users: Sequence[Sequence[str]]
         )
 
 
-def _holder() -> str:
+def this_process() -> str:
+    """Names this process so that others can tell whether it still lives: host, number, start."""
     return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
 
 

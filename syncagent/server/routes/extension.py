@@ -16,19 +16,21 @@ from syncagent.model import ObjectInfo, Row
 from syncagent.server.auth import Caller, Who
 from syncagent.server.platform import Platform
 from syncagent.server.routes.common import Json, On
+from syncagent.server.routes.once import Once
 
-router = APIRouter(prefix="/syncagent", tags=["syncagent"])
+router = APIRouter(prefix="/syncagent", tags=["syncagent"], route_class=Once)
 VERSION = 1
-_BATCH = 5000
+BATCH = 5000
 
 
-def _whole(key: str) -> str:
+def whole(key: str) -> str:
+    """The text, if a catalog can hold it."""
     if "\0" in key:
-        raise ValueError("no object can have a key with a NUL")
+        raise ValueError("no key, name or path can have a NUL")
     return key
 
 
-Key = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_whole)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(whole)]
 Text = Annotated[str, StringConstraints(max_length=8192)]  # as long as a store's headers may be
 Size = Annotated[int, Field(ge=0, lt=1 << 62)]
 Revision = Annotated[int, Field(ge=0, lt=1 << 62)]
@@ -44,19 +46,21 @@ class Range(_Body):
 
     after: str | None = None
     until: str | None = None
-    limit: Annotated[int, Field(ge=1, le=_BATCH)] = 1000
+    limit: Annotated[int, Field(ge=1, le=BATCH)] = 1000
 
 
 class Keys(_Body):
     """Some keys."""
 
-    keys: Annotated[list[Key], Field(max_length=_BATCH)]
+    keys: Annotated[list[Key], Field(max_length=BATCH)]
 
 
 class Objects(_Body):
     """Objects that a listing told."""
 
-    found: Annotated[list[Found], Field(max_length=_BATCH)]
+    found: Annotated[list[Found], Field(max_length=BATCH)]
+    run: Revision = 0
+    """The sweep that found them, to pair moves."""
 
 
 class Settled(_Body):
@@ -70,15 +74,15 @@ class Settled(_Body):
 class Settles(_Body):
     """Keys that were looked at."""
 
-    settles: Annotated[list[Settled], Field(max_length=_BATCH)]
+    settles: Annotated[list[Settled], Field(max_length=BATCH)]
 
 
-def _readable(on: On, who: Who, dataset: str) -> None:
+def readable(on: On, who: Who, dataset: str) -> None:
     """Go on if the caller may read, and the dataset mirrors a bucket. Asked before the body is looked at."""
     _mirrored(on, who, dataset, "dataset.read")
 
 
-def _writable(on: On, who: Who, dataset: str) -> None:
+def writable(on: On, who: Who, dataset: str) -> None:
     """Go on if the caller may write, and the dataset mirrors a bucket and is not locked."""
     _mirrored(on, who, dataset, "item.write")
     on.writable(dataset)
@@ -93,13 +97,13 @@ def _mirrored(on: Platform, who: Caller, dataset: str, action: str) -> None:
 
 @router.get("", summary="Whether and which operations of the reconciler are offered")
 def offered(who: Who) -> Json:
-    return {"version": VERSION, "batch": _BATCH, "operations": ["get", "scan", "stamps", "insert", "settle"]}
+    return {"version": VERSION, "batch": BATCH, "operations": ["get", "scan", "stamps", "insert", "settle"]}
 
 
 @router.post(
     "/datasets/{dataset}/get",
     summary="Rows of some keys; null for a key never seen",
-    dependencies=[Depends(_readable)],
+    dependencies=[Depends(readable)],
 )
 def get(on: On, dataset: str, body: Keys) -> Json:
     return {"rows": [on.catalog.get(dataset, key) for key in body.keys]}
@@ -108,7 +112,7 @@ def get(on: On, dataset: str, body: Keys) -> Json:
 @router.post(
     "/datasets/{dataset}/scan",
     summary="Rows of a range of keys, in byte order, tombstones included",
-    dependencies=[Depends(_readable)],
+    dependencies=[Depends(readable)],
 )
 def scan(on: On, dataset: str, body: Range) -> Json:
     rows = on.catalog.scan(dataset, after=body.after, until=body.until, limit=body.limit)
@@ -118,7 +122,7 @@ def scan(on: On, dataset: str, body: Range) -> Json:
 @router.post(
     "/datasets/{dataset}/stamps",
     summary="Key and fingerprint of the rows that a scan would tell",
-    dependencies=[Depends(_readable)],
+    dependencies=[Depends(readable)],
 )
 def stamps(on: On, dataset: str, body: Range) -> Json:
     if body.until is None:
@@ -129,23 +133,23 @@ def stamps(on: On, dataset: str, body: Range) -> Json:
 @router.post(
     "/datasets/{dataset}/insert",
     summary="Insert items for keys never seen; tells those that were",
-    dependencies=[Depends(_writable)],
+    dependencies=[Depends(writable)],
 )
 def insert(on: On, dataset: str, body: Objects) -> Json:
-    return {"known": on.catalog.insert_new(dataset, [_object(one) for one in body.found])}
+    return {"known": on.catalog.insert_new(dataset, [to_object(one) for one in body.found], run=body.run)}
 
 
 @router.post(
     "/datasets/{dataset}/settle",
     summary="Write what the bucket holds, where the revisions still fit",
-    dependencies=[Depends(_writable)],
+    dependencies=[Depends(writable)],
 )
 def settle(on: On, dataset: str, body: Settles) -> Json:
     """Each for itself: one that came too late is null, and does not stop the others."""
     rows: list[Row | None] = []
     with on.catalog.db.transaction():
         for one in body.settles:
-            found = None if one.found is None else _object(one.found)
+            found = None if one.found is None else to_object(one.found)
             if found is not None and found.key != one.key:
                 raise InvalidInput(
                     f"{found.key!r:.60} is not the object at {one.key!r:.60}", resource=one.key
@@ -157,5 +161,6 @@ def settle(on: On, dataset: str, body: Settles) -> Json:
     return {"rows": rows}
 
 
-def _object(told: Any) -> ObjectInfo:
+def to_object(told: Any) -> ObjectInfo:
+    """An object as it came, checked."""
     return ObjectInfo._make(told)

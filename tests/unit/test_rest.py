@@ -14,8 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from syncagent.catalog.base import Dataset
-from syncagent.catalog.dataloop import DataloopCatalog
 from syncagent.catalog.rest import Session
+from syncagent.catalog.served import ServedCatalog, is_served
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import (
     AccessDenied,
@@ -54,11 +54,11 @@ def ds(server_rig: ServerRig, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def catalog(session: Session) -> DataloopCatalog:
-    return DataloopCatalog(session)
+def catalog(session: Session) -> ServedCatalog:
+    return ServedCatalog(session)
 
 
-def test_rows_go_there_and_back(catalog: DataloopCatalog, ds: str) -> None:
+def test_rows_go_there_and_back(catalog: ServedCatalog, ds: str) -> None:
     keys = sorted((key for key in NASTY if "\0" not in key), key=str.encode)
     assert catalog.insert_new(ds, [info(key) for key in keys]) == []
     assert [row.key for row in catalog.scan(ds)] == keys
@@ -71,7 +71,7 @@ def test_rows_go_there_and_back(catalog: DataloopCatalog, ds: str) -> None:
     assert catalog.get(ds, "never") is None
 
 
-def test_a_settle_with_an_old_revision_is_a_conflict(catalog: DataloopCatalog, ds: str) -> None:
+def test_a_settle_with_an_old_revision_is_a_conflict(catalog: ServedCatalog, ds: str) -> None:
     assert catalog.settle(ds, "k", info("k"), expect_rev=0).rev == 1
     for rev in (0, 7):
         with pytest.raises(Conflict):
@@ -79,7 +79,7 @@ def test_a_settle_with_an_old_revision_is_a_conflict(catalog: DataloopCatalog, d
     assert catalog.settle(ds, "k", None, expect_rev=1).fingerprint is None
 
 
-def test_many_pages_take_few_requests(catalog: DataloopCatalog, session: Session, ds: str) -> None:
+def test_many_pages_take_few_requests(catalog: ServedCatalog, session: Session, ds: str) -> None:
     objects = [info(f"{number:06}") for number in range(10_000)]
     catalog.get(ds, "k")
     before = session.requests
@@ -89,9 +89,9 @@ def test_many_pages_take_few_requests(catalog: DataloopCatalog, session: Session
     assert session.requests - before <= 2 + 3
 
 
-def test_many_settle_at_once_and_the_catalog_is_the_bucket(catalog: DataloopCatalog, ds: str) -> None:
+def test_many_settle_at_once_and_the_catalog_is_the_bucket(catalog: ServedCatalog, ds: str) -> None:
     bucket = memory_bucket({f"{number:02}": b"body" for number in range(20)})
-    of = Reconciler(catalog, Dataset(ds, "data", bucket.spec, ""), bucket)  # type: ignore[arg-type]
+    of = Reconciler(catalog, Dataset(ds, "data", bucket.spec, ""), bucket)
     assert {outcome.action for outcome in of.plan()} == {Action.ADDED}
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(of.settle, [f"{number % 20:02}" for number in range(60)]))
@@ -104,7 +104,7 @@ def test_many_settle_at_once_and_the_catalog_is_the_bucket(catalog: DataloopCata
     assert list(of.check()) == []
 
 
-def test_what_the_server_refuses_is_our_error(catalog: DataloopCatalog, server_rig: ServerRig) -> None:
+def test_what_the_server_refuses_is_our_error(catalog: ServedCatalog, server_rig: ServerRig) -> None:
     with pytest.raises(NotFound, match="no dataset"):
         catalog.get("0" * 24, "k")
     wrong = Session(server_rig.url, EMAIL, SecretStr("not the password"))
@@ -212,19 +212,42 @@ def test_an_account_that_is_refused_is_asked_twice_at_most(fake: FakeHttp, asked
     assert len(fake.requests) == 4
 
 
-def test_a_lost_answer_to_a_settle_ends_in_another_look(fake: FakeHttp, asked: Session) -> None:
-    fake.in_turn(SIGNED_IN, said({"version": 1}), DROP, said({"rows": [None]}))
+def test_a_request_that_is_sent_again_is_known_as_the_same(fake: FakeHttp, asked: Session) -> None:
+    fake.in_turn(SIGNED_IN, DROP, said({"rows": [["k", "f", 2, 1, 4, None]]}), said({"rows": [None]}))
+    catalog = ServedCatalog(asked)
+    assert catalog.settle("d", "k", info("k"), expect_rev=1).rev == 2
     with pytest.raises(Conflict):
-        DataloopCatalog(asked).settle("d", "k", info("k"), expect_rev=1)
+        catalog.settle("d", "k", info("k"), expect_rev=1)
+    first, again, other = (request.headers["idempotency-key"] for request in fake.requests[1:])
+    assert first == again != other
 
 
-def test_the_platform_itself_is_named(fake: FakeHttp, asked: Session) -> None:
-    fake.in_turn(SIGNED_IN, said({"message": "no"}, 404))
-    with pytest.raises(Unsupported, match="syncagent serve"):
-        DataloopCatalog(asked).get("d", "k")
-    fake.in_turn(said({"version": 2}))
+def test_a_lost_race_is_not_tried_again(fake: FakeHttp, asked: Session) -> None:
+    body = {"message": "run 3 is somebody else's", "error": "Conflict", "resource": "photos"}
+    fake.in_turn(SIGNED_IN, said(body, 409))
+    with pytest.raises(Conflict, match="somebody else's") as caught:
+        asked.post("/x", {})
+    assert caught.value.resource == "photos"
+
+
+def test_a_server_that_does_not_answer_in_time_is_asked_again(fake: FakeHttp, asked: Session) -> None:
+    slow = iter([True, False])
+
+    def reply(request: Request) -> Answer:
+        if request.path != "/token" and next(slow):
+            time.sleep(0.8)
+        return SIGNED_IN if request.path == "/token" else said({"fine": 1})
+
+    fake.reply = reply
+    assert asked.get("/x") == {"fine": 1}
+
+
+def test_who_answers_is_told_apart(fake: FakeHttp, asked: Session) -> None:
+    fake.in_turn(SIGNED_IN, said({"message": "no"}, 404), said({"version": 1}), said({"version": 2}))
+    assert not is_served(asked), "the platform has no such path"
+    assert is_served(asked)
     with pytest.raises(Unsupported, match="another version"):
-        DataloopCatalog(asked).get("d", "k")
+        is_served(asked)
 
 
 def test_the_password_is_sent_once_and_never_told(
@@ -239,7 +262,7 @@ def test_the_password_is_sent_once_and_never_told(
     with pytest.raises(Transient) as caught:
         asked.post("/x", {"a": 1})
     assert sum(b"hunter2-secret" in request.body for request in fake.requests) == 1
-    for text in (caplog.text, str(caught.value), repr(asked), repr(DataloopCatalog(asked))):
+    for text in (caplog.text, str(caught.value), repr(asked), repr(ServedCatalog(asked))):
         assert "hunter2-secret" not in text
         assert token().partition(".")[2] not in text
 
