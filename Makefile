@@ -27,11 +27,12 @@ lint: .venv/.ready
 test: lint rigs
 	@$(PY) -m pytest
 
-bench: .venv/.ready
+bench: .venv/.ready rigs
 	@scripts/rclone.sh
 	@$(PY) benchmarks/mirror.py
 	@$(PY) benchmarks/listing.py
 	@$(PY) benchmarks/query.py
+	@$(PY) benchmarks/rest.py
 
 clean:
 	rm -rf .venv .rigs .demo

@@ -12,7 +12,7 @@ import argparse
 import asyncio
 import bisect
 import hashlib
-from urllib.parse import quote, unquote_plus
+from urllib.parse import quote, unquote, unquote_plus
 from xml.sax.saxutils import escape
 
 PAGE = 1000
@@ -65,6 +65,18 @@ class Pages:
             self._rendered[wanted] = self._render(*wanted)
         return self._rendered[wanted]
 
+    def head(self, key: str) -> bytes:
+        """The HTTP response to a HeadObject request, or to HeadBucket for no key."""
+        if not key:
+            return b"HTTP/1.1 200 OK\r\n%sContent-Length: 0\r\n\r\n" % _HEADERS
+        number = bisect.bisect_left(self.keys, key)
+        if self.keys[number : number + 1] != [key]:
+            return b"HTTP/1.1 404 Not Found\r\n%sContent-Length: 0\r\n\r\n" % _HEADERS
+        etag = hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()
+        facts = f'Content-Length: {1000 + number * 37 % 100000}\r\nETag: "{etag}"\r\nContent-Type: image/jpeg\r\n'
+        facts += "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
+        return f"HTTP/1.1 200 OK\r\n{facts}\r\n".encode()
+
     def _render(self, start: int, encoded: bool, v2: bool) -> bytes:
         keys = self.keys[start : start + PAGE]
         more = start + PAGE < len(self.keys)
@@ -101,7 +113,7 @@ class Server(asyncio.Protocol):
             method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
             query = dict(pair.partition("=")[::2] for pair in target.partition("?")[2].split("&"))
             if method == "HEAD":
-                answer = b"HTTP/1.1 200 OK\r\n%sContent-Length: 0\r\n\r\n" % _HEADERS
+                answer = self._pages.head(unquote(target.partition("?")[0].removeprefix("/bucket").lstrip("/")))
             else:
                 answer = self._pages.response({name: unquote_plus(value) for name, value in query.items()})
             self._transport.write(answer)  # type: ignore[attr-defined]

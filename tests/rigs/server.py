@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -23,7 +24,9 @@ class ServerRig:
         self.folder = folder
         self.url = url
 
-    def client(self, script: Path, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    def client(
+        self, script: Path, home: Path, *, seconds: float = 300, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a script with dtlpy, pointed at this server by nothing but its own cookie file."""
         settings = home / "dataloop"
         settings.mkdir()
@@ -46,15 +49,21 @@ class ServerRig:
             cwd=home,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=seconds,
             check=False,
         )
 
 
 @pytest.fixture(scope="session")
 def server_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerRig]:
-    """The server, on a free loopback port, over a catalog of its own."""
-    folder = tmp_path_factory.mktemp("server")
+    """The server, for all tests of a session."""
+    with serving(tmp_path_factory.mktemp("server")) as rig:
+        yield rig
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[ServerRig]:
+    """The server, on a free loopback port, over a catalog of its own in `folder`."""
     given = {
         **os.environ, "SYNCAGENT_CATALOG": f"sqlite:///{folder / 'catalog.db'}", "SYNCAGENT_ADMIN_EMAIL": EMAIL,
         "SYNCAGENT_ADMIN_PASSWORD": PASSWORD, "SYNCAGENT_LOG_LEVEL": "warning",
