@@ -73,7 +73,9 @@ class Pages:
         if self.keys[number : number + 1] != [key]:
             return b"HTTP/1.1 404 Not Found\r\n%sContent-Length: 0\r\n\r\n" % _HEADERS
         etag = hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()
-        facts = f'Content-Length: {1000 + number * 37 % 100000}\r\nETag: "{etag}"\r\nContent-Type: image/jpeg\r\n'
+        facts = (
+            f'Content-Length: {1000 + number * 37 % 100000}\r\nETag: "{etag}"\r\nContent-Type: image/jpeg\r\n'
+        )
         facts += "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
         return f"HTTP/1.1 200 OK\r\n{facts}\r\n".encode()
 
@@ -113,7 +115,9 @@ class Server(asyncio.Protocol):
             method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
             query = dict(pair.partition("=")[::2] for pair in target.partition("?")[2].split("&"))
             if method == "HEAD":
-                answer = self._pages.head(unquote(target.partition("?")[0].removeprefix("/bucket").lstrip("/")))
+                answer = self._pages.head(
+                    unquote(target.partition("?")[0].removeprefix("/bucket").lstrip("/"))
+                )
             else:
                 answer = self._pages.response({name: unquote_plus(value) for name, value in query.items()})
             self._transport.write(answer)  # type: ignore[attr-defined]

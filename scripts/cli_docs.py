@@ -44,7 +44,9 @@ over the variable `SYNCAGENT_…` of the same name, the variable over the file.
 
 | setting | default | meaning |
 |---|---|---|
-| `catalog` | `sqlite:///~/.syncagent/catalog.db` | where the catalog is; `SYNCAGENT_HOME` moves the folder |
+| `catalog` | `sqlite:///~/.syncagent/catalog.db` | where the catalog is: a file, or a server at `dataloop+https://host`; `SYNCAGENT_HOME` moves the folder |
+| `dtlpy_username`, `dtlpy_password` | | the account for a catalog at `dataloop+https://…`; their variables are `DTLPY_USERNAME` and `DTLPY_PASSWORD` |
+| `dataset_id` | | the one dataset there to work on; its variable is `DATASET_ID` |
 | `secret_key` | | Fernet key that seals integrations |
 | `secret_key_file` | beside the catalog | file with that key, made on first use with mode 0600 |
 | `log_level` | `warning` | what the log on stderr tells: `debug`, `info`, `warning`, `error` |

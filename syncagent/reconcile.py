@@ -30,6 +30,7 @@ _ADVANCE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 10.0
 _CONFIRM = 1000  # differences that `check` looks at twice
 _PAIR_MEMORY = 200_000  # new and vanished keys that `plan` keeps to pair moves
+_LOOKS = 5
 _MIN_CAP, _CAP_SHARE = 1000, 0.10
 _stamp = itemgetter(0, 1)
 
@@ -160,7 +161,19 @@ class Reconciler:
         row = self.catalog.get(self.dataset.id, key)
         found = self._look(key)
         self.catalog.settle(self.dataset.id, key, found, expect_rev=row.rev if row else 0)
+        if not self.catalog.atomic:
+            found = self._look_again(key, found)
         return Outcome(key, action(row, found), found.size if found else None)
+
+    def _look_again(self, key: str, found: ObjectInfo | None) -> ObjectInfo | None:
+        """Go on until row and object agree, a few times: somebody may have written between our read and our write."""
+        for _ in range(_LOOKS):
+            row = self.catalog.get(self.dataset.id, key)
+            found = self._look(key)
+            if action(row, found) is Action.SAME:
+                break
+            self.catalog.settle(self.dataset.id, key, found, expect_rev=row.rev if row else 0)
+        return found
 
     def _look(self, key: str) -> ObjectInfo | None:
         try:

@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from syncagent.catalog.base import Catalog, Dataset, Item, Quarantined, Run, Store
-from syncagent.errors import ConfigError, Unsupported
+from syncagent.config import home
+from syncagent.errors import ConfigError
 
 __all__ = ["Catalog", "Dataset", "Item", "Quarantined", "Run", "Store", "open_catalog"]
 
@@ -57,7 +58,6 @@ def open_catalog(
 
 def _remote(url: str, username: str | None, password: SecretStr | None, dataset_id: str | None) -> Store:
     from syncagent.catalog.rest import Session
-    from syncagent.catalog.served import ServedCatalog, is_served
 
     if not username or not password:
         raise ConfigError(
@@ -65,11 +65,14 @@ def _remote(url: str, username: str | None, password: SecretStr | None, dataset_
         )
     session = Session(url, username, password)
     try:
-        if not is_served(session):
-            raise Unsupported(
-                f"{session.gate} is no 'syncagent serve'", resource=session.gate, hint="point it at one"
-            )
+        from syncagent.catalog.served import ServedCatalog, is_served
+
+        if is_served(session):
+            return ServedCatalog(session, only=dataset_id)
     except BaseException:
         session.close()
         raise
-    return ServedCatalog(session, only=dataset_id)
+    from syncagent.catalog.dataloop import DataloopCatalog
+
+    name = session.gate.partition("://")[2].replace(":", "-")
+    return DataloopCatalog(session, only=dataset_id, journal=home() / f"journal-{name}.db")

@@ -143,6 +143,8 @@ class Catalog(Protocol):
 
     span: int
     """How many objects, at least, one comparison of a listing with the rows should take."""
+    atomic: bool
+    """Whether `settle` compares and sets in one step. Where it does not, who settles must look again."""
 
     def get(self, dataset: str, key: str) -> Row | None:
         """The row of a key, also a tombstone; None if the key was never seen."""

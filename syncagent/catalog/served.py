@@ -50,6 +50,7 @@ class ServedCatalog:
 
     span = _BATCH
     """See `Catalog.span`. A round trip costs more than what it carries."""
+    atomic = True
 
     def __init__(self, session: Session, *, only: str | None = None) -> None:
         self._session = session

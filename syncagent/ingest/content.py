@@ -53,6 +53,8 @@ class Content:
             raise InvalidInput("the dataset has no driver to import from", resource=key)
         if key == filename:
             self._reconciler.settle(key)
+            # Whoever asks for an item by name wants it back, also if somebody deleted it while its object stayed.
+            self._reconciler.catalog.restore(self._dataset, key)
             return self._mirrored(key)
         found = self._reconciler.bucket.stat(key)
         return self._items.place(

@@ -12,6 +12,7 @@ from typing import Any, Self
 import httpx
 import uvicorn
 from argon2 import PasswordHasher
+from fastapi.responses import JSONResponse
 
 from syncagent.agent import Agent
 from syncagent.catalog.sql.sqlite import SqliteCatalog
@@ -28,15 +29,20 @@ _PATIENCE = 3
 
 
 class Served:
-    """One server with one administrator. Use it in a `with` statement."""
+    """One server with one administrator. Use it in a `with` statement.
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    :param extension: False hides what the platform does not have.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time, *, extension: bool = True) -> None:
         self.path = path
         self.agent = Agent(load(catalog=f"sqlite:///{path}"))
         self.catalog = SqliteCatalog(path, timeout=10.0, clock=clock)
         self.agent.__dict__["catalog"] = self.catalog
         self.app: Any = create_app(self.agent, secret="s" * 40)
         self.app.state.platform.accounts.add(EMAIL, _HASH, admin=True)
+        if not extension:
+            self.app.middleware("http")(_hide)
         config = uvicorn.Config(self.app, "127.0.0.1", 0, log_level="error", access_log=False)
         self._server = uvicorn.Server(config)
         self._socket = listening(config)
@@ -55,6 +61,12 @@ class Served:
         self._socket.close()
         self.agent.close()
         self.catalog.close()
+
+
+async def _hide(request: Any, following: Any) -> Any:
+    if request.url.path.startswith("/api/v1/syncagent"):
+        return JSONResponse({"status": 404, "message": "Not Found"}, 404)
+    return await following(request)
 
 
 class BadNetwork:

@@ -35,6 +35,7 @@ class SqliteCatalog:
     """`Store` in one SQLite file. One object may be used from many threads, one file by many processes."""
 
     span = 1
+    atomic = True
 
     def __init__(
         self,
@@ -340,7 +341,7 @@ class SqliteCatalog:
         source = self.source(dataset)
         given = {**source, "trashed": int(trashed)}
         # The key just before the prefix: a page may then begin inside the range, without a second statement.
-        after = max(after or "", _before(prefix))
+        after = max(after or "", before(prefix))
         left = limit
         while left is None or left > 0:
             page = min(_PAGE, left or _PAGE)
@@ -794,7 +795,7 @@ def _facts(found: ObjectInfo | None, key: str) -> dict[str, Any]:
     return facts
 
 
-def _before(prefix: str) -> str:
+def before(prefix: str) -> str:
     """A string that sorts before every key with this prefix, and close to the first of them."""
     if not prefix or ord(prefix[-1]) <= 1:
         return ""

@@ -139,6 +139,11 @@ def imports(
         filename, storage = key_of(text(entry, "filename")), text(entry, "storageId")
         known = on.items.at(dataset, filename)
         made = on.content(dataset).take_over(_object(on, dataset, storage), filename, by=who.email)
+        given = part(entry, "metadata")
+        if given and known is None:
+            made = on.items.change(
+                made.id, by=who.email, user=part(given, "user"), system=part(given, "system")
+            )
         ops.add("overwrite" if known else "created")
         told.append(shapes.item(made, api))
     response.headers["x-item-op"] = ops.pop() if len(ops) == 1 else "overwrite" if ops else "na"
