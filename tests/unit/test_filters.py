@@ -10,12 +10,17 @@ from typing import Any
 
 import pytest
 
-from syncagent.catalog.filters import All, Condition, Either, Expression, Op, parse_query
+from syncagent.catalog.filters import All, Condition, Either, Expression, Op, Query, parse_query
 from syncagent.catalog.sql.annotations import Annotations
+from syncagent.catalog.sql.dialects import POSTGRES
+from syncagent.catalog.sql.dql import compile_query
 from syncagent.catalog.sql.items import Items
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import InvalidInput, SyncAgentError
 from syncagent.model import DriverSpec, ObjectInfo
+from tests.rigs.postgres import copy_of, postgres_url
+
+__all__ = ["postgres_url"]
 
 ROWS: dict[str, dict[str, Any]] = {
     "a.jpg": {"n": 1, "tags": ["x", "y"], "deep": {"k": "v", "list": [1, 2]}},
@@ -29,7 +34,9 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SqliteCatalog, str, dict[str, str]]]:
+def catalog_made(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[SqliteCatalog, str, dict[str, str]]]:
     path = tmp_path_factory.mktemp("filters") / "catalog.db"
     with SqliteCatalog(path, clock=lambda: 1_800_000_000) as catalog:
         dataset = catalog.ensure_dataset("data", DriverSpec(type="memory", bucket="box", name="box")).id
@@ -53,11 +60,52 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SqliteCatal
         yield catalog, dataset, by_key
 
 
-def find(made: Any, where: Any, **more: Any) -> list[str]:
-    catalog, dataset, _ = made
-    items, total = Items(catalog).page(dataset, parse_query({"filter": where, "resource": "items", **more}))
-    assert total >= len(items)
-    return [item.key for item in items]
+class Found:
+    """Runs queries over the rows of a catalog, in SQLite or in a copy of them in PostgreSQL."""
+
+    def __init__(self, catalog: SqliteCatalog, dataset: str, ids: dict[str, str], copy: Any = None) -> None:
+        self.catalog, self.dataset, self.ids, self.copy = catalog, dataset, ids, copy
+
+    def items(self, query: Query) -> list[str]:
+        if self.copy is None:
+            items, total = Items(self.catalog).page(self.dataset, query)
+            assert total >= len(items)
+            return [item.key for item in items]
+        return [
+            key
+            for (key,) in self._ask(query, "i.key", "item i LEFT JOIN item_metadata m ON m.item = i.n", "i")
+        ]
+
+    def labels(self, query: Query) -> list[str]:
+        if self.copy is None:
+            return [one["label"] for one in Annotations(self.catalog).page(self.dataset, query)[0]]
+        return [label for (label,) in self._ask(query, "a.label", "annotation a", "a")]
+
+    def _ask(self, query: Query, wanted: str, table: str, alias: str) -> list[Any]:
+        compiled = compile_query(query, stamp=self.catalog.stamp, dialect=POSTGRES)
+        given = {
+            **compiled.parameters, "dataset": self.catalog.source(self.dataset)["dataset"], "size": query.page_size,
+            "skip": query.page_size * query.page,
+        }  # fmt: skip
+        text = (  # as Items and Annotations put it together, for a catalog that is not there yet
+            f"SELECT {wanted} FROM {table} WHERE {alias}.dataset = %(dataset)s AND ({compiled.where})"
+            f" ORDER BY {compiled.order_by} LIMIT %(size)s OFFSET %(skip)s"
+        )
+        found: list[Any] = self.copy.execute(text, given).fetchall()
+        return found
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def made(request: pytest.FixtureRequest, catalog_made: Any) -> Iterator[Found]:
+    if request.param == "sqlite":
+        yield Found(*catalog_made)
+        return
+    with copy_of(catalog_made[0], request.getfixturevalue("postgres_url"), "made") as copy:
+        yield Found(*catalog_made, copy)
+
+
+def find(made: Found, where: Any, **more: Any) -> list[str]:
+    return made.items(parse_query({"filter": where, "resource": "items", **more}))
 
 
 J, T = "a.jpg", "b.txt"
@@ -139,12 +187,12 @@ C, D, E, X, U = "f/c.jpg", "f/g/d.png", "fg/e*.jpg", "f/[x]?.txt", "f/g/h/é 日
     ],
     ids=str,
 )
-def test_what_a_filter_finds(made: Any, where: dict[str, Any], keys: set[str]) -> None:
+def test_what_a_filter_finds(made: Found, where: dict[str, Any], keys: set[str]) -> None:
     assert set(find(made, where)) == keys
 
 
-def test_ids(made: Any) -> None:
-    _, _, ids = made
+def test_ids(made: Found) -> None:
+    ids = made.ids
     first, *others = [item for _, item in sorted(ids.items(), key=lambda pair: pair[1])]
     by_id = {item: key for key, item in ids.items()}
     assert find(made, {"id": first}) == [by_id[first]]
@@ -179,8 +227,8 @@ def test_items_by_their_annotations(made: Any, where: dict[str, Any], keys: set[
     assert set(find(made, {}, join={**JOIN, "filter": where})) == keys
 
 
-def test_annotations_by_their_items(made: Any) -> None:
-    catalog, dataset, ids = made
+def test_annotations_by_their_items(made: Found) -> None:
+    ids = made.ids
 
     def labels(where: Any, join: Any = None) -> list[str]:
         body = {
@@ -190,13 +238,13 @@ def test_annotations_by_their_items(made: Any) -> None:
         }
         if join:
             body["join"] = {"on": {"resource": "items"}, "filter": join}
-        return [one["label"] for one in Annotations(catalog).page(dataset, parse_query(body))[0]]
+        return made.labels(parse_query(body))
 
     assert labels({}) == ["dog", "dog", "cat"]
     assert labels({"itemId": ids[T]}) == ["dog"]
     assert labels({}, {"metadata.system.mimetype": "image*"}) == ["dog", "cat"]
     assert labels({}, {"metadata.user.flag": True}) == ["dog"]
-    found = Annotations(catalog).of(dataset, ids[J])
+    found = Annotations(made.catalog).of(made.dataset, ids[J])
     assert labels({"annotationId": {"$in": [found[0]["id"]]}}) == ["cat"]
 
 
@@ -277,8 +325,9 @@ def test_sql_in_values_and_names_is_only_text(made: Any) -> None:
     assert len(find(made, {})) == len(ROWS)
 
 
-def test_queries_use_the_indexes(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    catalog, _, _ = made
+def test_queries_use_the_indexes(catalog_made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Found(*catalog_made)
+    catalog = made.catalog
 
     def plan(where: Any, monkeypatch: pytest.MonkeyPatch, **more: Any) -> str:
         plans: list[str] = []
@@ -364,7 +413,7 @@ def random_tree(dice: random.Random, depth: int = 0) -> dict[str, Any]:
             return {"metadata.user.n": {dice.choice(["$gt", "$lte"]): dice.randint(-2, 3)}}
 
 
-def test_random_filters_find_what_a_plain_reading_finds(tmp_path: Path) -> None:
+def test_random_filters_find_what_a_plain_reading_finds(tmp_path: Path, postgres_url: str) -> None:
     dice = random.Random(20261124)
     with SqliteCatalog(tmp_path / "catalog.db") as catalog:
         dataset = catalog.ensure_dataset("data", DriverSpec(type="memory", bucket="box", name="box")).id
@@ -387,12 +436,16 @@ def test_random_filters_find_what_a_plain_reading_finds(tmp_path: Path) -> None:
             key: {f"metadata.user.{name}": value for name, value in user.items()}
             for key, user in rows.items()
         }
-        items, sizes = Items(catalog), set()
+        copy = copy_of(catalog, postgres_url, "random")
+        databases = [Found(catalog, dataset, {}), Found(catalog, dataset, {}, copy)]
+        sizes = set()
         for _ in range(400):
             query = parse_query({"filter": random_tree(dice), "resource": "items"})
-            found = {item.key for item in items.page(dataset, query)[0]}
-            assert found == {key for key, row in flat.items() if holds(query.where, row)}, query.where
-            sizes.add(len(found))
+            wanted = {key for key, row in flat.items() if holds(query.where, row)}
+            for one in databases:
+                assert set(one.items(query)) == wanted, query.where
+            sizes.add(len(wanted))
+        copy.close()
         assert len(sizes) > 20, "the filters differ"
 
 

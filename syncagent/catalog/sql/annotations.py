@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from syncagent.catalog.filters import Query, parse_query
-from syncagent.catalog.sql.dql import SQLITE, compile_query
+from syncagent.catalog.sql.dialects import SQLITE
+from syncagent.catalog.sql.dql import compile_query
 from syncagent.catalog.sql.items import Json, merged
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.wire import time

@@ -1,4 +1,4 @@
-"""Compiles the query language to SQL.
+"""Compiles the query language to SQL, of SQLite or of PostgreSQL.
 
 Every value and every JSON path is a bound parameter; the only names in the SQL are ours. Conditions on
 paths become ranges of `item.key`, on ids ranges of the row number, so that the indexes are used.
@@ -14,46 +14,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from syncagent.catalog.filters import All, Condition, Either, Expression, Op, Query
+from syncagent.catalog.sql.dialects import SQLITE, Dialect
 from syncagent.errors import InvalidInput
 
 _COMPARE = {Op.GT: ">", Op.LT: "<", Op.GTE: ">=", Op.LTE: "<="}
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?\s*\Z")
 TRUE, FALSE = "(1 = 1)", "(1 = 0)"
-
-
-class Sqlite:
-    """What SQLite says in its own way."""
-
-    def each(self, root: str, path: str, alias: str) -> str:
-        """A table of the elements of an array, or of the one value; columns value and type."""
-        return f"json_each({root}, {path}) {alias}"
-
-    def kind(self, root: str, path: str) -> str:
-        """``object``, ``array``, ``null``, or NULL where there is nothing."""
-        return f"json_type({root}, {path})"
-
-    def extract(self, root: str, path: str) -> str:
-        """A value as SQL's own type; arrays as their text."""
-        return f"json_extract({root}, {path})"
-
-    def listed(self, parameter: str) -> str:
-        """A subquery of the values of a bound JSON array."""
-        return f"(SELECT value FROM json_each({parameter}))"
-
-    def glob(self, expression: str, parameter: str) -> str:
-        """Whether a text fits a pattern that `pattern` made."""
-        return f"{expression} GLOB {parameter}"
-
-    def pattern(self, given: str) -> str:
-        """A pattern in which only ``*`` is special."""
-        return re.sub(r"([?\[])", r"[\1]", re.sub(r"\*+", "*", given))
-
-    def path(self, names: tuple[str, ...]) -> str:
-        """A path into an object."""
-        return "$" + "".join(f'."{name}"' for name in names)
-
-
-SQLITE = Sqlite()
 
 
 @dataclass(slots=True)
@@ -67,7 +33,7 @@ class Compiled:
     """Whether ``item_metadata m`` must be joined."""
 
 
-def compile_query(query: Query, *, stamp: str, dialect: Sqlite = SQLITE) -> Compiled:
+def compile_query(query: Query, *, stamp: str, dialect: Dialect = SQLITE) -> Compiled:
     """The SQL of a query of items or annotations.
 
     :param stamp: the eight digits that begin the catalog's ids.
@@ -78,20 +44,20 @@ def compile_query(query: Query, *, stamp: str, dialect: Sqlite = SQLITE) -> Comp
     where = compiler.expression(query.where, fields)
     if query.join is not None:
         inner = compiler.expression(query.join.where, _FIELDS[query.join.resource])
-        where = f"{where} AND {_JOINS[query.join.resource].format(inner)}"
+        where = f"{where} AND {_JOINS[query.join.resource].format(where=inner, dataset=dialect.parameter('dataset'))}"
     order = compiler.order(query, fields)
     used = re.search(r"\bm\.", f"{where} {order}") is not None
     return Compiled(where, order, compiler.parameters, used and query.resource == "items")
 
 
 _JOINS = {
-    "annotations": "i.n IN (SELECT a.item FROM annotation a WHERE a.dataset = :dataset AND ({}))",
-    "items": "EXISTS (SELECT 1 FROM item i LEFT JOIN item_metadata m ON m.item = i.n WHERE i.n = a.item AND ({}))",
+    "annotations": "i.n IN (SELECT a.item FROM annotation a WHERE a.dataset = {dataset} AND ({where}))",
+    "items": "EXISTS (SELECT 1 FROM item i LEFT JOIN item_metadata m ON m.item = i.n WHERE i.n = a.item AND ({where}))",
 }
 
 
 class _Compiler:
-    def __init__(self, stamp: str, dialect: Sqlite) -> None:
+    def __init__(self, stamp: str, dialect: Dialect) -> None:
         self.stamp = stamp
         self.dialect = dialect
         self.parameters: dict[str, Any] = {}
@@ -99,7 +65,7 @@ class _Compiler:
     def bind(self, value: Any) -> str:
         name = f"p{len(self.parameters)}"
         self.parameters[name] = value
-        return f":{name}"
+        return self.dialect.parameter(name)
 
     def expression(self, tree: Expression, fields: _Fields) -> str:
         if isinstance(tree, Condition):
@@ -130,11 +96,11 @@ class _Compiler:
         for name, down in query.sort:
             # Inside one folder, names sort like keys, and keys are sorted already.
             found = fields.find("filename" if name == "name" and one_folder else name)
-            terms.append(found.sort(self) + (" DESC" if down else ""))
+            terms += [self.dialect.sorted(term, down=down) for term in found.sort(self)]
             if name in ("id", "filename"):
                 return ", ".join(terms)
-        number = fields.find("id").sort(self)
-        return ", ".join([*terms, number + (" DESC" if down else "")])
+        (number,) = fields.find("id").sort(self)
+        return ", ".join([*terms, self.dialect.sorted(number, down=down)])
 
 
 # -- kinds of fields -----------------------------------------------------------------------------
@@ -146,7 +112,7 @@ class _Field:
     def test(self, to: _Compiler, op: Op, value: Any) -> str:
         raise NotImplementedError
 
-    def sort(self, to: _Compiler) -> str:
+    def sort(self, to: _Compiler) -> list[str]:
         raise NotImplementedError
 
 
@@ -155,6 +121,7 @@ class _Column(_Field):
     """A column that holds one value."""
 
     expression: str
+    numbers = False
 
     def take(self, value: Any) -> Any:
         """The value as the column holds it; None if it holds no such thing."""
@@ -192,15 +159,19 @@ class _Column(_Field):
             else:
                 plain.append(taken)
         if plain:
-            others.append(f"{self.expression} IN {to.dialect.listed(to.bind(json.dumps(plain)))}")
+            others.append(
+                f"{self.expression} IN {to.dialect.listed(to.bind(json.dumps(plain)), numbers=self.numbers)}"
+            )
         return " OR ".join(others) if others else FALSE
 
-    def sort(self, to: _Compiler) -> str:
-        return self.expression
+    def sort(self, to: _Compiler) -> list[str]:
+        return [self.expression]
 
 
 class _Number(_Column):
     """Sizes and counts; a number may be written as a text."""
+
+    numbers = True
 
     def take(self, value: Any) -> Any:
         if isinstance(value, bool):
@@ -211,6 +182,8 @@ class _Number(_Column):
 class _Truth(_Column):
     """Zero or one. `annotated` is also told as a status: any word but ``false`` means yes."""
 
+    numbers = True
+
     def take(self, value: Any) -> Any:
         return (
             int(value.lower() not in {"", "false", "0", "no"}) if isinstance(value, str) else int(bool(value))
@@ -219,6 +192,8 @@ class _Truth(_Column):
 
 class _Time(_Column):
     """Unix seconds; told as ISO 8601."""
+
+    numbers = True
 
     def take(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, str):
@@ -250,7 +225,7 @@ class _Id(_Column):
 
     def among(self, to: _Compiler, values: list[Any]) -> str:
         rows = [self._row(to, value) for value in values]
-        return f"{self.expression} IN {to.dialect.listed(to.bind(json.dumps(rows)))}"
+        return f"{self.expression} IN {to.dialect.listed(to.bind(json.dumps(rows)), numbers=True)}"
 
     def _row(self, to: _Compiler, value: Any) -> int:
         if not isinstance(value, str) or len(value) != 24 or not value.startswith(to.stamp):
@@ -275,8 +250,8 @@ class _Filename(_Column):
         one_level = taken == f"{stem}*" and (stem.endswith("/") or not stem)
         return f"{within} AND {_no_slash_after(to, stem)}" if one_level else within
 
-    def sort(self, to: _Compiler) -> str:
-        return "i.key"
+    def sort(self, to: _Compiler) -> list[str]:
+        return ["i.key"]
 
 
 class _Folder(_Column):
@@ -305,7 +280,7 @@ class _Json(_Field):
     names: tuple[str, ...]
 
     def test(self, to: _Compiler, op: Op, value: Any) -> str:
-        path = to.bind(to.dialect.path(self.names))
+        path = to.dialect.path(self.names, to.bind)
         kind = to.dialect.kind(self.root, path)
         match op:
             case Op.EXISTS:
@@ -313,9 +288,7 @@ class _Json(_Field):
             case Op.EQ if value is None:
                 return f"coalesce({kind}, 'null') = 'null'"
             case Op.EQ if isinstance(value, list):
-                same = (
-                    f"{kind} = 'array' AND {to.dialect.extract(self.root, path)} = {to.bind(_compact(value))}"
-                )
+                same = f"{kind} = 'array' AND {to.dialect.same(self.root, path, value, to.bind)}"
                 return same if value else f"coalesce({kind}, 'null') = 'null' OR ({same})"
             case Op.EQ:
                 return self._some(to, path, kind, _same(to, value))
@@ -324,23 +297,16 @@ class _Json(_Field):
                 found = self._some(to, path, kind, " OR ".join(tests)) if tests else FALSE
                 return f"({found}) OR coalesce({kind}, 'null') = 'null'" if None in value else found
             case Op.MATCH:
-                inside = [(to.bind(to.dialect.path(tuple(k.split(".")))), v) for k, v in value.items()]
-                each = " AND ".join(
-                    f"{to.dialect.extract('e.value', p)} = {to.bind(_plain(v))}" for p, v in inside
-                )
-                whole = " AND ".join(
-                    f"{to.dialect.extract(self.root, to.bind(to.dialect.path((*self.names, *k.split('.')))))}"
-                    f" = {to.bind(_plain(v))}"
-                    for k, v in value.items()
-                )
+                whole = _matched(to, self.root, self.names, value)
+                each = _matched(to, to.dialect.value("e"), (), value)
                 table = to.dialect.each(self.root, path, "e")
                 return f"({whole}) OR EXISTS (SELECT 1 FROM {table} WHERE e.type = 'object' AND {each})"
         number = _number(value) if isinstance(value, str) else value
         sign, tests = _COMPARE[op], []
         if number is not None:
-            tests.append(f"(e.type IN ('integer', 'real') AND e.value {sign} {to.bind(number)})")
+            tests.append(f"({_IS_NUMBER} AND {to.dialect.number('e')} {sign} {to.bind(number)})")
         if isinstance(value, str):
-            tests.append(f"(e.type = 'text' AND e.value {sign} {to.bind(value)})")
+            tests.append(f"(e.type = 'text' AND {to.dialect.text('e')} {sign} {to.bind(value)})")
         return self._some(to, path, kind, " OR ".join(tests))
 
     def _some(self, to: _Compiler, path: str, kind: str, test: str) -> str:
@@ -348,20 +314,35 @@ class _Json(_Field):
         table = to.dialect.each(self.root, path, "e")
         return f"{kind} <> 'object' AND EXISTS (SELECT 1 FROM {table} WHERE {test})"
 
-    def sort(self, to: _Compiler) -> str:
-        return to.dialect.extract(self.root, to.bind(to.dialect.path(self.names)))
+    def sort(self, to: _Compiler) -> list[str]:
+        return to.dialect.order(self.root, to.dialect.path(self.names, to.bind))
+
+
+_IS_NUMBER = "e.type IN ('integer', 'real')"
+
+
+def _matched(to: _Compiler, root: str, names: tuple[str, ...], wanted: Mapping[str, Any]) -> str:
+    """Whether the members of an object are these."""
+    tests = [
+        to.dialect.same(root, to.dialect.path((*names, *name.split(".")), to.bind), value, to.bind)
+        for name, value in wanted.items()
+    ]
+    return " AND ".join(tests) or FALSE
 
 
 def _same(to: _Compiler, value: Any) -> str:
     if isinstance(value, bool):
         return f"(e.type = '{'true' if value else 'false'}')"
     if isinstance(value, int | float):
-        return f"(e.type IN ('integer', 'real') AND e.value = {to.bind(value)})"
-    text = f"(e.type = 'text' AND {_globbed(to, 'e.value', value) if '*' in value else f'e.value = {to.bind(value)}'})"
+        return f"({_IS_NUMBER} AND {to.dialect.number('e')} = {to.bind(value)})"
+    told = to.dialect.text("e")
+    text = (
+        f"(e.type = 'text' AND {_globbed(to, told, value) if '*' in value else f'{told} = {to.bind(value)}'})"
+    )
     number = _number(value)
     if number is None:
         return text
-    return f"({text} OR (e.type IN ('integer', 'real') AND e.value = {to.bind(number)}))"
+    return f"({text} OR ({_IS_NUMBER} AND {to.dialect.number('e')} = {to.bind(number)}))"
 
 
 def _globbed(to: _Compiler, expression: str, pattern: str) -> str:
@@ -398,14 +379,6 @@ def _number(text: str) -> int | float | None:
         if abs(value) < float("inf")
         else None
     )
-
-
-def _plain(value: Any) -> Any:
-    return _compact(value) if isinstance(value, list | Mapping) else value
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _hexadecimal(digits: str) -> int:
@@ -457,7 +430,7 @@ _FIELDS: Mapping[str, _Fields] = {
             "creator": _Column("i.creator"),
             "updatedBy": _Column("i.updated_by"),
             "description": _Column("m.description"),
-            "annotated": _Truth("(i.annotations > 0)"),
+            "annotated": _Truth("CASE WHEN i.annotations > 0 THEN 1 ELSE 0 END"),
             "annotationsCount": _Number("i.annotations"),
             "datasetId": _Column("(SELECT d.id FROM dataset d WHERE d.n = i.dataset)"),
             "metadata.system.size": _Number("i.size"),

@@ -17,7 +17,8 @@ from typing import Any
 
 from syncagent.catalog.base import Item
 from syncagent.catalog.filters import Query
-from syncagent.catalog.sql.dql import SQLITE, compile_query
+from syncagent.catalog.sql.dialects import SQLITE
+from syncagent.catalog.sql.dql import compile_query
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.sql.types import mimetype
 from syncagent.errors import AlreadyExists, NotFound
