@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     """Of the administrator that the server's first start makes."""
     admin_password: SecretStr | None = None
     """Of that administrator; else one is made up and printed once."""
+    redirect_streams: bool = False
+    """Answer for an item's bytes with a short-lived signed URL of its bucket, where the credentials can sign one."""
     server_secret: SecretStr | None = None
     """Signs the server's tokens; needed to listen on other addresses than this machine's own."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"

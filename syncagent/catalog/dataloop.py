@@ -366,7 +366,7 @@ class DataloopCatalog:
 
     def vacuum(self, *, trash_days: float = 30, tombstone_days: float = 15) -> dict[str, int]:
         """Nothing: the platform keeps neither trash nor tombstones."""
-        return {"trash": 0, "tombstones": 0, "bytes": 0}
+        return {"expired": 0, "trash": 0, "tombstones": 0, "files": 0, "bytes": 0}
 
     # -- requests --------------------------------------------------------------------------------
 

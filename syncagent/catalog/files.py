@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,6 +51,28 @@ class Files:
             return self._path(digest).open("rb")
         except FileNotFoundError as error:
             raise NotFound(f"no bytes {digest} beside the catalog", resource=digest) from error
+
+    def collect(self, wanted: Collection[str], *, before: float) -> int:
+        """Remove files that nobody refers to; returns how many.
+
+        :param wanted: digests of those that stay; :param before: as do those put later than this, in Unix seconds: an
+            upload comes before its item.
+        """
+        removed = 0
+        for path in self.root.glob("[0-9a-f][0-9a-f]/*") if self.root.is_dir() else ():
+            if path.parent.name + path.name in wanted or path.stat().st_mtime >= before:
+                continue
+            aside = path.with_name(f".gone-{path.name}")
+            path.replace(aside)
+            if aside.stat().st_mtime >= before:
+                aside.replace(path)  # put again between the two looks
+                continue
+            aside.unlink()
+            removed += 1
+        for left in self.root.glob(".new-*") if self.root.is_dir() else ():
+            if left.stat().st_mtime < before:
+                left.unlink()  # of a process that died
+        return removed
 
     def _path(self, digest: str) -> Path:
         if not _DIGEST.match(digest):

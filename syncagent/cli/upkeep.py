@@ -138,11 +138,12 @@ def catalog_migrate(agent: Agent) -> None:
 @catalog.command("vacuum")
 @with_agent
 def catalog_vacuum(agent: Agent) -> None:
-    """Forget trash and tombstones past their time, and give the space back to the disk."""
+    """Expire items, forget trash and tombstones past their time, and give the space back to the disk."""
     settings = agent.settings
     done = agent.catalog.vacuum(trash_days=settings.trash_days, tombstone_days=settings.tombstone_days)
     sys.stdout.write(
-        f"{done['trash']} trashed items and {done['tombstones']} tombstones forgotten, {done['bytes']} bytes freed\n"
+        f"{done['expired']} items expired, {done['trash']} trashed items and {done['tombstones']} tombstones forgotten,"
+        f" {done['files']} files and {done['bytes']} bytes freed\n"
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import BinaryIO, cast
 
 from syncagent.catalog.base import Item
 from syncagent.catalog.files import Files
 from syncagent.catalog.sql.items import Items
 from syncagent.drivers.streams import Limited
-from syncagent.errors import InvalidInput, NotFound, Refused
+from syncagent.errors import InvalidInput, NotFound, Refused, Unsupported
 from syncagent.reconcile import Reconciler
 
 
@@ -81,6 +82,16 @@ class Content:
                 yield stream
         else:
             raise InvalidInput(f"{item.filename} is a folder and has no bytes", resource=item.id)
+
+    def signed(self, item: Item, *, expires: timedelta) -> str | None:
+        """A URL that gives the bytes to whoever has it, or None where none can be signed."""
+        kind, _, name = (item.storage or f"key:{item.key}").partition(":")
+        if kind != "key" or self._reconciler is None or not self._reconciler.bucket.caps.signs:
+            return None
+        try:
+            return self._reconciler.bucket.sign(name, expires=expires)
+        except Unsupported:  # these credentials cannot
+            return None
 
     def delete(self, item: Item, *, by: str) -> None:
         """Move an item to the trash; its object goes first, where the driver allows that.

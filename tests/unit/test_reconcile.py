@@ -590,7 +590,7 @@ def test_plan_is_what_the_sweep_does(catalog: SqliteCatalog) -> None:
 def rows_at_rest(path: Path) -> list[object]:
     with closing(sqlite3.connect(path)) as db:
         tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return [db.execute(f"SELECT * FROM {table}").fetchall() for table in tables]  # noqa: S608
+        return [db.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
 
 
 def test_plan_and_check_write_nothing(catalog: SqliteCatalog, tmp_path: Path) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import socket
+import time
+import uuid
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 import uvicorn
@@ -18,8 +24,13 @@ from syncagent.agent import Agent
 from syncagent.catalog.sql.accounts import ROLES
 from syncagent.cli.serve import listening
 from syncagent.config import load
+from syncagent.drivers import parse_url
+from syncagent.model import Integration
 from syncagent.server.app import create_app
 from syncagent.server.auth import MAY, Passwords
+from tests.rigs.s3 import S3Rig, s3_rig
+
+__all__ = ["s3_rig"]
 
 PASSWORD = "correct horse battery"
 PUBLIC = {("GET", "/healthz"), ("POST", "/token")}
@@ -397,3 +408,181 @@ def test_asking_for_an_item_counts_nothing(client: TestClient, owner: dict[str, 
     app.state.platform.catalog.db._db.set_trace_callback(None)
     ran = [one for one in statements if "count(" in one and "CASE WHEN 0" not in one]
     assert statements and not ran, "a count walks over the whole dataset"
+
+
+# -- thumbnails, statuses, subsets, expiration ----------------------------------------------------
+
+
+def image(size: tuple[int, int] = (600, 300)) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("RGB", size).save(out, "JPEG")
+    return out.getvalue()
+
+
+def test_images_have_thumbnails_that_a_browser_keeps(
+    client: TestClient, owner: dict[str, str], dataset: str
+) -> None:
+    told = upload(client, owner, dataset, "/a.jpg", image(), kind="image/jpeg").json()
+    first = client.get(told["thumbnail"], headers=owner)
+    assert (first.status_code, first.headers["content-type"]) == (200, "image/jpeg")
+    assert len(first.content) < 5000
+    again = client.get(told["thumbnail"], headers={**owner, "If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    upload(
+        client, owner, dataset, "/a.jpg", image((300, 300)), kind="image/jpeg", params={"mode": "overwrite"}
+    )
+    other = client.get(told["thumbnail"], headers={**owner, "If-None-Match": first.headers["etag"]})
+    assert other.status_code == 200, "the bytes are others"
+    text = upload(client, owner, dataset, "/a.txt").json()
+    assert client.get(text["thumbnail"], headers=owner).status_code == 404
+    fake = upload(client, owner, dataset, "/b.jpg", b"no image", kind="image/jpeg").json()
+    assert client.get(fake["thumbnail"], headers=owner).status_code == 400
+
+
+def test_statuses_are_kept_by_task_and_assignment(
+    client: TestClient, owner: dict[str, str], dataset: str
+) -> None:
+    a, b = (upload(client, owner, dataset, f"/{name}").json()["id"] for name in "ab")
+
+    def system(item: str) -> dict[str, Any]:
+        told: dict[str, Any] = client.get(f"/api/v1/items/{item}", headers=owner).json()["metadata"]["system"]
+        return told
+
+    def set_status(task: str, items: list[str], status: str, operation: str = "create") -> Any:
+        payload = {"operation": operation, "returnLastStatus": True, "status": status}
+        url = f"/api/v1/assignments/items/tasks/{task}/status"
+        return client.post(url, json={"itemIds": items, "statusPayload": payload}, headers=owner)
+
+    assert set_status("t1", [a, b], "completed").json() == {
+        a: {"status": "completed"}, b: {"status": "completed"},
+    }  # fmt: skip
+    url = f"/api/v1/assignments/x1/items/{a}/status"
+    assert (
+        client.post(url, json={"operation": "create", "status": "approved"}, headers=owner).status_code == 200
+    )
+    assert system(a)["annotationStatus"] == ["approved", "completed"]
+    assert {(one["type"], one["id"]) for one in system(a)["refs"]} == {("task", "t1"), ("assignment", "x1")}
+    set_status("t1", [a], "discard")
+    assert system(a)["annotationStatus"] == ["approved", "discard"]
+    set_status("t1", [a], "discard", "delete")
+    assert system(a)["annotationStatus"] == ["approved"]
+    body = {"filter": {"metadata.system.annotationStatus": "completed"}, "resource": "items"}
+    found = client.post(f"/api/v1/datasets/{dataset}/query", json=body, headers=owner).json()["items"]
+    assert [one["id"] for one in found] == [b]
+    assert set_status("t1", [a], "great").status_code == 400
+    assert set_status("t1", ["0" * 24], "completed").status_code == 404
+    assert client.post(url, json={"status": "approved"}, headers=sign_in(client, "stranger")).status_code in (
+        403,
+        404,
+    )
+
+
+def finished(client: TestClient, owner: dict[str, str], command: Any) -> Any:
+    for _ in range(500):
+        told = client.get(f"/api/v1/commands/{command['id']}", headers=owner).json()
+        if told["status"] in ("success", "failed"):
+            return told
+        time.sleep(0.01)
+    raise AssertionError(f"{told} does not end")
+
+
+def test_a_split_gives_each_item_one_subset(client: TestClient, owner: dict[str, str], dataset: str) -> None:
+    for number in range(20):
+        upload(client, owner, dataset, f"/{number}.txt")
+    url = f"/api/v1/datasets/{dataset}/split"
+    for shares in ({"train": 70, "validation": 20, "test": 10}, [{"name": "train", "percentage": 100}]):
+        command = client.post(url, json={"itemsQuery": {}, "MLSplitList": shares}, headers=owner).json()
+        assert finished(client, owner, command)["status"] == "success"
+        items = client.post(
+            f"/api/v1/datasets/{dataset}/query", json={"filter": {}, "resource": "items"}, headers=owner
+        ).json()["items"]
+        counts = Counter(
+            name for one in items for name, set_ in one["metadata"]["system"]["tags"].items() if set_ is True
+        )
+        assert counts == (
+            {"train": 14, "validation": 4, "test": 2}
+            if isinstance(shares, dict)
+            else {"train": 20, "validation": 4, "test": 2}
+        )
+        if isinstance(shares, dict):
+            assert all(len(one["metadata"]["system"]["tags"]) == 1 for one in items)
+    for wrong in ({"a": 50}, {"a": 50.5, "b": 49.5}, {"a": 150, "b": -50}, "x", [1], None):
+        assert client.post(url, json={"MLSplitList": wrong}, headers=owner).status_code == 400, wrong
+
+
+def test_items_expire_into_the_trash(client: TestClient, owner: dict[str, str], project: str) -> None:
+    app: Any = client.app
+    catalog = app.state.platform.catalog
+    body = {"name": "short", "projects": [project], "expirationOptions": {"itemMaxDays": 3}}
+    short = client.post("/api/v1/datasets", json=body, headers=owner).json()["id"]
+    keep = client.post(
+        "/api/v1/datasets", json={"name": "keep", "projects": [project]}, headers=owner
+    ).json()["id"]
+    now = catalog._clock()
+    for one in (short, keep):
+        upload(client, owner, one, "/a.txt")
+    assert catalog.vacuum()["expired"] == 0
+    catalog._clock = lambda: now + 4 * 86400
+    client.patch(f"/api/v1/datasets/{short}", json={"readonly": True}, headers=owner)
+    assert catalog.vacuum()["expired"] == 0, "a locked dataset is not written"
+    client.patch(f"/api/v1/datasets/{short}/unlock", headers=owner)
+    assert catalog.vacuum()["expired"] == 1
+    assert (catalog.count(short), catalog.count(keep)) == (0, 1)
+    assert [one.key for one in catalog.items(short, trashed=True)] == ["a.txt"]
+    for days in ("3", -1, 0, True):
+        wrong = client.post(
+            "/api/v1/datasets",
+            json={**body, "name": "x", "expirationOptions": {"itemMaxDays": days}},
+            headers=owner,
+        )
+        assert (wrong.status_code, "itemMaxDays" in wrong.text) == (400, True)
+
+
+def test_bytes_that_no_item_has_are_collected(
+    client: TestClient, owner: dict[str, str], dataset: str, tmp_path: Path
+) -> None:
+    app: Any = client.app
+    catalog = app.state.platform.catalog
+    for name in ("keep", "drop", "fresh"):
+        upload(client, owner, dataset, f"/{name}", name.encode())
+    upload(client, owner, dataset, "/again", b"keep")
+    ids = {one.key: one.id for one in catalog.items(dataset)}
+    for name in ("drop", "fresh", "again"):
+        client.delete(f"/api/v1/items/{ids[name]}", headers=owner)
+    files = {path.read_bytes(): path for path in (tmp_path / "catalog.db.files").glob("??/*")}
+    for body in (b"keep", b"drop"):
+        os.utime(files[body], (1, 1))
+    assert catalog.vacuum()["files"] == 0, "the trash can still be brought back"
+    assert catalog.vacuum(trash_days=-1)["files"] == 1
+    assert {body for body, path in files.items() if path.exists()} == {b"keep", b"fresh"}
+
+
+def test_bytes_of_a_bucket_may_be_had_from_there(
+    client: TestClient, owner: dict[str, str], project: str, s3_rig: S3Rig
+) -> None:
+    app: Any = client.app
+    platform = app.state.platform
+    name = f"signed-{uuid.uuid4().hex[:8]}"
+    s3_rig.client.create_bucket(Bucket=name)
+    s3_rig.client.put_object(Bucket=name, Key="a.txt", Body=b"0123456789")
+    platform.catalog.create_integration(Integration("k", "s3", {"key": "testing", "secret": "testing"}))
+    spec = parse_url(f"s3://{name}?endpoint={s3_rig.endpoint}&region=us-east-1")
+    made = platform.catalog.ensure_dataset("signed", replace(spec, integration="k"))
+    platform.reconciler(made.id).sweep()
+    (item,) = platform.catalog.items(made.id)
+    url = f"/api/v1/items/{item.id}/stream"
+    assert client.get(url, headers=owner, follow_redirects=False).content == b"0123456789"
+    platform.agent.settings = platform.agent.settings.model_copy(update={"redirect_streams": True})
+    answer = client.get(url, headers=owner, follow_redirects=False)
+    assert (answer.status_code, answer.headers["cache-control"]) == (307, "no-store")
+    there = answer.headers["location"]
+    assert there.startswith(s3_rig.endpoint) and "Signature" in there
+    assert httpx.get(there, headers={"Range": "bytes=2-4"}).content == b"234"
+    held = upload(client, owner, client.post(
+        "/api/v1/datasets", json={"name": "own", "projects": [project]}, headers=owner
+    ).json()["id"], "/b.txt").json()  # fmt: skip
+    assert client.get(held["stream"], headers=owner, follow_redirects=False).content == b"data", (
+        "not in a bucket"
+    )

@@ -250,6 +250,20 @@ WHERE n = :item AND removed_at IS NOT NULL;
 -- Items whose time in the trash is over.
 SELECT n FROM item WHERE removed_at < :time AND created_at IS NOT NULL LIMIT 10000;
 
+-- name: expire
+-- Items older than their dataset lets them be go to the trash. The object stays, and does not bring the item back.
+UPDATE item SET rev = rev + 1, removed_at = :now, updated_at = :now, updated_by = 'expiration'
+WHERE n IN (
+  SELECT i.n FROM dataset d JOIN item i ON i.dataset = d.n
+  WHERE json_extract(d.data, '$.expirationOptions.itemMaxDays') > 0 AND NOT d.readonly AND i.removed_at IS NULL AND i.type = 'file'
+    AND i.created_at < :now - json_extract(d.data, '$.expirationOptions.itemMaxDays') * 86400
+  LIMIT 10000
+);
+
+-- name: files_wanted
+-- Digests of the bytes that items have beside the catalog, also items in the trash.
+SELECT DISTINCT substr(storage, 6) FROM item WHERE storage >= 'file:' AND storage < 'file;' AND created_at IS NOT NULL;
+
 -- name: vacuum_tombstones
 -- Tombstones older than the slowest redelivery.
 DELETE FROM item WHERE removed_at < :time AND created_at IS NULL AND fingerprint IS NULL;

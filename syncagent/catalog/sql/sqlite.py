@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from syncagent.catalog.base import Dataset, Item, Quarantined, Run
+from syncagent.catalog.files import Files
 from syncagent.catalog.sql.connection import Connection
 from syncagent.catalog.sql.types import BY_SUFFIX, mimetype
 from syncagent.catalog.vault import Vault
@@ -28,6 +29,7 @@ _PAGE = 1000
 _INSERT = 1000  # rows a statement: one call into SQLite inserts them all, without Python's lock
 _LEASE_SECONDS = 60
 _RESUME_SECONDS = 24 * 3600
+_FILE_SECONDS = 24 * 3600  # an upload takes less
 _new = tuple.__new__
 
 
@@ -699,9 +701,14 @@ class SqliteCatalog:
         }
 
     def vacuum(self, *, trash_days: float = 30, tombstone_days: float = 15) -> dict[str, int]:
-        """Forget trash and tombstones past their time, and give the space back to the disk."""
+        """Move expired items to the trash, forget trash and tombstones past their time, give the space back to the disk.
+
+        Returns how many of each (``expired``, ``trash``, ``tombstones``, ``files`` beside the catalog) and how many ``bytes``.
+        """
         now = self.now()
-        forgotten = 0
+        expired = forgotten = 0
+        while moved := self.db.change("expire", {"now": now}):
+            expired += moved
         while True:
             with self.db.transaction():
                 rows = self.db.query("trashed_before", {"time": now - trash_days * 86400})
@@ -710,10 +717,15 @@ class SqliteCatalog:
                 break
             forgotten += len(rows)
         tombstones = self.db.change("vacuum_tombstones", {"time": now - tombstone_days * 86400})
+        wanted = {digest for (digest,) in self.db.query("files_wanted")}
+        files = Files(Path(f"{self.db.path}.files")).collect(wanted, before=time.time() - _FILE_SECONDS)
         before = self.stats()["bytes"]
         self.db.sql("VACUUM")
         self.db.sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        return {"trash": forgotten, "tombstones": tombstones, "bytes": before - self.stats()["bytes"]}
+        return {
+            "expired": expired, "trash": forgotten, "tombstones": tombstones, "files": files,
+            "bytes": before - self.stats()["bytes"],
+        }  # fmt: skip
 
     # -- small things ----------------------------------------------------------------------------
 

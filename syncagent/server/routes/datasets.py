@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import zipfile
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import accumulate
+from random import Random
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, cast
 
@@ -12,7 +17,7 @@ from fastapi import APIRouter
 
 from syncagent.catalog.base import Item
 from syncagent.catalog.filters import Query, parse_query
-from syncagent.errors import InvalidInput, Refused, Unsupported
+from syncagent.errors import InvalidInput, NotFound, Refused, Unsupported
 from syncagent.model import Report
 from syncagent.server import shapes
 from syncagent.server.auth import Who
@@ -32,7 +37,7 @@ def create(on: On, who: Who, api: Api, body: JsonBody) -> Json:
     if text(body, "name") == "Binaries":
         raise InvalidInput("the name Binaries is taken by every project's hidden dataset", resource="name")
     data: Json = {"metadata": {"system": {"recipes": []}}}
-    if expiration := part(body, "expirationOptions"):
+    if expiration := _expiration(body):
         data["expirationOptions"] = expiration
     with on.catalog.db.transaction():
         made = on.datasets.create(
@@ -42,6 +47,17 @@ def create(on: On, who: Who, api: Api, body: JsonBody) -> Json:
             recipes = {"system": {"recipes": [default_recipe(on, project, made["name"])]}}
             made = on.datasets.change(made["id"], data={"metadata": recipes})
     return shapes.dataset(made, api)
+
+
+def _expiration(body: Json) -> Json:
+    """What `catalog vacuum` will heed: ``itemMaxDays``."""
+    told = part(body, "expirationOptions")
+    days = told.get("itemMaxDays")
+    if days is not None and (
+        isinstance(days, bool) or not isinstance(days, int | float) or not 0 < days <= 36500
+    ):
+        raise InvalidInput("itemMaxDays must be a number of days", resource="expirationOptions")
+    return told
 
 
 def default_recipe(on: Platform, project: str, name: str) -> str:
@@ -96,14 +112,15 @@ def _asked(body: Json) -> tuple[list[str], list[str] | None]:
 
 @router.get("/{dataset}", summary="One dataset")
 def get(on: On, who: Who, api: Api, dataset: str) -> Json:
-    return shapes.dataset(_readable(on, who, dataset), api)
+    return shapes.dataset(_readable(on, who, dataset, counted=True), api)
 
 
 @router.patch("/{dataset}", summary="Change a dataset")
 def change(on: On, who: Who, api: Api, dataset: str, body: JsonBody) -> Json:
     _writable(on, who, dataset, locked=True)
     readonly = body.get("readonly")
-    data = {name: part(body, name) for name in ("metadata", "expirationOptions") if body.get(name)}
+    data = {"metadata": part(body, "metadata"), "expirationOptions": _expiration(body)}
+    data = {name: given for name, given in data.items() if given}
     name = body.get("name")
     made = on.datasets.change(
         dataset,
@@ -290,6 +307,42 @@ def bulk_update(on: On, who: Who, api: Api, dataset: str, body: JsonBody) -> Jso
     return shapes.command(on.start("BulkUpdateMetadata", who.email, work, spec={"datasetId": dataset}), api)
 
 
+@router.post("/{dataset}/split", summary="Divide items into named subsets, by chance")
+def split(on: On, who: Who, api: Api, dataset: str, body: JsonBody) -> Json:
+    _writable(on, who, dataset)
+    wanted, shares = everything(body.get("itemsQuery")), _shares(body.get("MLSplitList"))
+
+    def work(progress: Progress) -> Json:
+        items = array("q", (on.catalog.number_of(item.id) for item in on.items.all(dataset, wanted)))
+        Random(dataset).shuffle(items)  # noqa: S311  # the same each time, which nobody may rely on to be secret
+        ends = [round(end * len(items) / 100) for end in accumulate(shares.values())]
+        tags = dict.fromkeys(shares)
+        for place, number in enumerate(items):
+            if place % 500 == 0:
+                progress(100 * place // len(items))
+            name = list(shares)[bisect_right(ends, place)]
+            change = {"tags": {**tags, name: True}}
+            with suppress(NotFound):  # removed meanwhile
+                on.items.change(on.catalog.public_id(number), by=who.email, system=change)
+        return {"items": len(items)}
+
+    return shapes.command(on.start("SplitDataset", who.email, work, spec={"datasetId": dataset}), api)
+
+
+def _shares(told: Any) -> dict[str, int]:
+    """Percentages by name, of an object or of a list of ``{"name", "percentage"}``."""
+    if isinstance(told, list) and all(isinstance(one, dict) for one in told):
+        told = {str(one.get("name")): one.get("percentage") for one in told}
+    sound = isinstance(told, dict) and all(
+        isinstance(share, int) and not isinstance(share, bool) and share >= 0 for share in told.values()
+    )
+    if not sound or sum(told.values()) != 100:
+        raise InvalidInput(
+            "MLSplitList must give whole percentages that add up to 100", resource="MLSplitList"
+        )
+    return dict(told)
+
+
 def update_found(on: Platform, dataset: str, wanted: Query, update: Json, by: str) -> int:
     """Merge an update into every item that a query finds; returns how many."""
     metadata = part(update, "metadata")
@@ -350,8 +403,8 @@ def _kept(source: Json) -> Json:
     return {"metadata": {"system": {"recipes": source["metadata"]["system"]["recipes"]}}}
 
 
-def _readable(on: Platform, who: Who, dataset: str) -> Json:
-    found = on.datasets.get(dataset)
+def _readable(on: Platform, who: Who, dataset: str, *, counted: bool = False) -> Json:
+    found = on.datasets.get(dataset, counted=counted)
     who.may("dataset.read", found["projects"][0])
     return found
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, File, Form, Header, Response, UploadFile
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from syncagent.catalog.base import Item
 from syncagent.catalog.filters import parse_query
-from syncagent.errors import InvalidInput
+from syncagent.errors import InvalidInput, NotFound
+from syncagent.ingest import thumbnails
 from syncagent.server import shapes
 from syncagent.server.auth import Who
 from syncagent.server.platform import Platform
@@ -22,6 +25,8 @@ from syncagent.server.routes.datasets import copy_item, update_found
 router = APIRouter(tags=["items"])
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z")
 _CHUNK = 1 << 18
+_SIGNED = timedelta(minutes=5)
+_STATUSES = {"completed", "approved", "discard"}
 
 
 @router.post("/datasets/{dataset}/query", summary="Find, change or delete items or annotations")
@@ -237,11 +242,44 @@ def clone(on: On, who: Who, api: Api, item: str, body: JsonBody) -> Json:
     return shapes.command(on.start("CloneItem", who.email, work, spec={"returnedModelId": []}), api)
 
 
-@router.get("/items/{item}/stream", summary="An item's bytes", response_class=StreamingResponse)
+@router.get(
+    "/items/{item}/thumbnail",
+    summary="A small picture of an image",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/jpeg": {}, "image/png": {}}},
+        304: {"description": "it has not changed"},
+    },
+)
+def thumbnail(
+    on: On, who: Who, item: str, known: Annotated[str | None, Header(alias="if-none-match")] = None
+) -> Response:
+    found = _item(on, who, item, "dataset.read")
+    tag = f'"{hashlib.sha256(f"{found.content_id}/{found.etag}/{found.size}".encode()).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, max-age=86400"}
+    if known == tag:
+        return Response(status_code=304, headers=headers)
+    if not found.mimetype.startswith("image/") or found.size > thumbnails.MAX_BYTES:
+        raise NotFound(f"{found.filename} has no thumbnail", resource=item)
+    with on.content(found.dataset).open(found) as body:
+        picture, kind = thumbnails.thumbnail(body, found.filename)
+    return Response(picture, media_type=kind, headers=headers)
+
+
+@router.get(
+    "/items/{item}/stream",
+    summary="An item's bytes",
+    response_class=StreamingResponse,
+    responses={206: {"description": "a range of them"}, 307: {"description": "they are at a signed URL"}},
+)
 def stream(
     on: On, who: Who, item: str, wanted: Annotated[str | None, Header(alias="range")] = None
 ) -> Response:
     found = _item(on, who, item, "dataset.read")
+    if on.agent.settings.redirect_streams:
+        url = on.content(found.dataset).signed(found, expires=_SIGNED)
+        if url is not None:
+            return RedirectResponse(url, headers={"Cache-Control": "no-store"})
     first, last = _range(wanted, found.size)
     headers = {"Accept-Ranges": "bytes", "Content-Length": str(last - first + 1)}
     if wanted is not None and found.size:
@@ -263,6 +301,42 @@ def stream(
     return StreamingResponse(
         chunks(), status_code=206 if partial else 200, headers=headers, media_type=found.mimetype
     )
+
+
+@router.post("/assignments/{assignment}/items/{item}/status", summary="Set an item's status in an assignment")
+def assignment_status(on: On, who: Who, assignment: str, item: str, body: JsonBody) -> Json:
+    return {item: _set_status(on, who, item, {"type": "assignment", "id": assignment}, body)}
+
+
+@router.post("/assignments/items/tasks/{task}/status", summary="Set the status of items in a task")
+def task_status(on: On, who: Who, task: str, body: JsonBody) -> Json:
+    items = body.get("itemIds")
+    if not isinstance(items, list) or not all(isinstance(one, str) for one in items) or len(items) > 1000:
+        raise InvalidInput("itemIds must be a list of at most 1,000 ids", resource="itemIds")
+    payload = part(body, "statusPayload")
+    return {item: _set_status(on, who, item, {"type": "task", "id": task}, payload) for item in items}
+
+
+def _set_status(on: Platform, who: Who, item: str, place: Json, told: Json) -> Json:
+    """Note a status (or, with the operation ``delete``, none) at a task or assignment, and in `annotationStatus`."""
+    _item(on, who, item, "annotation.write")  # before anything is said about the request
+    status, operation = text(told, "status"), told.get("operation", "create")
+    if status not in _STATUSES or operation not in ("create", "delete"):
+        raise InvalidInput(
+            f"{operation} {status!r:.40} is no status of an item", resource="status",
+            hint=f"known are {', '.join(sorted(_STATUSES))}",
+        )  # fmt: skip
+    with on.catalog.db.transaction():
+        found = on.items.get(item)
+        on.writable(found.dataset)
+        refs = [one for one in found.system.get("refs") or [] if isinstance(one, dict)]
+        kept = [one for one in refs if (one.get("type"), one.get("id")) != (place["type"], place["id"])]
+        # The place stays known without a status, so that the client finds it for the next one.
+        mine = {**place, "metadata": {"status": status}} if operation == "create" else place
+        refs = [*kept, mine]
+        statuses = sorted({s for one in refs if (s := (one.get("metadata") or {}).get("status"))})
+        on.items.change(item, by=who.email, system={"refs": refs, "annotationStatus": statuses})
+    return {"status": status if operation == "create" else None}
 
 
 def _range(wanted: str | None, size: int) -> tuple[int, int]:
