@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / ".rigs/dtlpy/bin/python"
 EMAIL, PASSWORD = "owner@example.com", "correct horse battery"
+OTHER = "other@example.com"
+"""An account without rights."""
 
 
 class ServerRig:
@@ -40,7 +42,7 @@ class ServerRig:
             name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SYNCAGENT_"))
         }
         given = {
-            **clean, "DATALOOP_PATH": str(settings), "HOME": str(home), "EMAIL": EMAIL, "PASSWORD": PASSWORD,
+            **clean, "DATALOOP_PATH": str(settings), "HOME": str(home), "EMAIL": EMAIL, "PASSWORD": PASSWORD, "OTHER": OTHER,
             "PYTHONPATH": str(script.parent), "PYTHONWARNINGS": "ignore", **variables,
         }  # fmt: skip
         return subprocess.run(
@@ -77,6 +79,10 @@ def serving(folder: Path) -> Iterator[ServerRig]:
             assert process.stderr is not None
             line = process.stderr.readline()
             assert line.startswith("serving on http://127.0.0.1:"), line + process.stderr.read()
+            add = [sys.executable, "-m", "syncagent", "users", "add", OTHER]
+            subprocess.run(
+                add, env={**given, "SYNCAGENT_PASSWORD": PASSWORD}, check=True, capture_output=True
+            )
             yield ServerRig(folder, line.split()[2])
         finally:
             process.terminate()

@@ -26,5 +26,4 @@ def mimetype(key: str, told: str | None = None) -> str:
     """The type that the store tells, unless that says nothing; else the one of the name's suffix."""
     if told not in _SAYS_NOTHING:
         return str(told)
-    guessed = BY_SUFFIX[key.rpartition(".")[2]]
-    return told if told and guessed == UNKNOWN else guessed
+    return BY_SUFFIX[key.rpartition(".")[2]]

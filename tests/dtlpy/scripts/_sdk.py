@@ -17,6 +17,17 @@ def project() -> dl.Project:
     return dl.projects.create(f"project {uuid.uuid4().hex[:8]}")
 
 
+def home_driver(home: dl.Project) -> dl.Driver:
+    """A driver for the test's bucket, with credentials of its own."""
+    key = home.integrations.create(
+        integrations_type="s3", name=home.id, options={"key": "testing", "secret": "testing"}
+    )
+    return home.drivers.create(
+        name=home.id, driver_type="s3", integration_id=key.id, integration_type="s3", bucket_name=os.environ["BUCKET"],
+        project_id=home.id, allow_external_delete=True, region="us-east-1", endpoint=os.environ["S3"],
+    )  # fmt: skip
+
+
 @contextlib.contextmanager
 def refused(kind: type[Exception], text: str):
     """The call inside raises `kind`, and says `text`."""

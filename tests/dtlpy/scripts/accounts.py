@@ -20,7 +20,17 @@ assert dl.projects.get(project_name=slashed.name).id == slashed.id
 slashed.name = f"renamed {home.name}"
 assert slashed.update().name == slashed.name
 assert [member.email for member in home.list_members()] == [os.environ["EMAIL"]]
+home.add_member(email=os.environ["OTHER"], role=dl.MemberRole.ANNOTATOR)
+assert {member.email: member.role for member in home.list_members()}[os.environ["OTHER"]] == "annotator"
+home.update_member(email=os.environ["OTHER"], role=dl.MemberRole.DEVELOPER)
+assert {member.email: member.role for member in home.list_members()}[os.environ["OTHER"]] == "engineer"
+home.remove_member(email=os.environ["OTHER"])
+assert [member.email for member in home.list_members()] == [os.environ["EMAIL"]]
 [org] = dl.organizations.list()
+assert os.environ["EMAIL"] in [
+    member.email for member in dl.organizations.list_members(organization_id=org.id)
+]
+assert dl.organizations.list_groups(organization_id=org.id) == []
 assert dl.organizations.get(organization_id=org.id).name == org.name
 
 SECRETS = {

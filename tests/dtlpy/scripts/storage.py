@@ -3,16 +3,10 @@
 import os
 from pathlib import Path
 
-from _sdk import dl, done, names, project, refused
+from _sdk import dl, done, home_driver, names, project, refused
 
 home = project()
-key = home.integrations.create(
-    integrations_type="s3", name=home.id, options={"key": "testing", "secret": "testing"}
-)
-driver = home.drivers.create(
-    name=home.id, driver_type="s3", integration_id=key.id, integration_type="s3", bucket_name=os.environ["BUCKET"],
-    project_id=home.id, allow_external_delete=True, region="us-east-1", endpoint=os.environ["S3"],
-)  # fmt: skip
+driver = home_driver(home)
 mirror = home.datasets.create("mirror", driver=driver)
 mirror.sync()
 ALL = ["/images/cat.jpg", "/images/dogs/a+b %20.txt", "/images/dogs/rex.jpg", "/notes.txt"]
