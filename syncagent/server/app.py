@@ -29,6 +29,7 @@ from syncagent.errors import (
     Unsupported,
 )
 from syncagent.server.auth import Passwords, Tokens, TooManyAttempts, Unauthorized, Who, caller
+from syncagent.server.bodies import Bodies
 from syncagent.server.platform import Platform
 from syncagent.server.routes import accounts, datasets, extension, items, labels, storage, store
 from syncagent.server.routes.once import Answers
@@ -53,7 +54,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     code: {"description": text, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     for code, text in {
         400: "the request is wrong", 401: "not signed in", 403: "not allowed", 404: "not there",
-        409: "already there, or changed meanwhile", 429: "too many attempts", 503: "try again later",
+        409: "already there, or changed meanwhile", 413: "too large", 429: "too many attempts", 503: "try again later",
     }.items()
 }  # fmt: skip
 _ERROR = {
@@ -90,6 +91,7 @@ def create_app(agent: Agent, *, secret: str | None = None) -> FastAPI:
     for module in (accounts, storage, datasets, items, labels, extension, store):
         app.include_router(module.router, prefix="/api/v1", responses=_ANSWERS)
     _measure(app)
+    app.add_middleware(Bodies, check=app.state.tokens.read)
     _translate(app)
     _describe(app)
     return app

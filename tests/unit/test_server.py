@@ -26,6 +26,7 @@ from syncagent.cli.serve import listening
 from syncagent.config import load
 from syncagent.drivers import parse_url
 from syncagent.model import Integration
+from syncagent.server import bodies
 from syncagent.server.app import create_app
 from syncagent.server.auth import MAY, Passwords
 from tests.rigs.s3 import S3Rig, s3_rig
@@ -408,6 +409,29 @@ def test_asking_for_an_item_counts_nothing(client: TestClient, owner: dict[str, 
     app.state.platform.catalog.db._db.set_trace_callback(None)
     ran = [one for one in statements if "count(" in one and "CASE WHEN 0" not in one]
     assert statements and not ran, "a count walks over the whole dataset"
+
+
+# -- what is sent before one is known --------------------------------------------------------------
+
+
+def test_a_file_of_somebody_unknown_is_not_read(
+    client: TestClient, owner: dict[str, str], dataset: str
+) -> None:
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    for given in ({}, {"Authorization": "Bearer x.y.z"}, {"Authorization": "Basic eDp5"}):
+        answer = client.post(f"/api/v1/datasets/{dataset}/items", content=b"--x", headers={**kind, **given})
+        assert answer.status_code == 401, given
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert upload(client, owner, dataset, "/a.txt").status_code == 200
+
+
+def test_a_request_without_end_is_ended(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "LIMIT", 10_000)
+    told = client.post("/token?default", content=b"x" * 20_000)
+    assert (told.status_code, told.headers["connection"]) == (413, "close")
+    endless = client.post("/token?default", content=(b"x" * 1000 for _ in range(1000)))
+    assert endless.status_code == 400, "it is like a client that hung up"
+    assert client.post("/token?default", json={"username": "x", "password": "y"}).status_code == 401
 
 
 # -- thumbnails, statuses, subsets, expiration ----------------------------------------------------

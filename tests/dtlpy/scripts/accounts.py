@@ -75,6 +75,10 @@ assert len(home.drivers.list()) == 2
 slashed.delete(sure=True, really=True)
 assert slashed.id not in [one.id for one in dl.projects.list()]
 
+key = dl.client_api.generate_api_key(description="for a script")
+dl.logout()
+assert dl.login_api_key(key)
+assert dl.projects.get(project_id=home.id).name == home.name
 dl.logout()
 assert dl.login_m2m(email=os.environ["EMAIL"], password="wrong password") is False
 done()
