@@ -77,7 +77,7 @@ assert slashed.id not in [one.id for one in dl.projects.list()]
 
 key = dl.client_api.generate_api_key(description="for a script")
 dl.logout()
-assert dl.login_api_key(key)
+dl.login_api_key(key)
 assert dl.projects.get(project_id=home.id).name == home.name
 dl.logout()
 assert dl.login_m2m(email=os.environ["EMAIL"], password="wrong password") is False
