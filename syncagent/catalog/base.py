@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row
+
+if TYPE_CHECKING:
+    from syncagent.catalog.labels import LabelStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,11 @@ class Catalog(Protocol):
 
 class Store(Catalog, Protocol):
     """The embedded catalog: a `Catalog`, and what people and the API ask of it. Names are unique."""
+
+    @property
+    def labels(self) -> LabelStore:
+        """What people and files say about items."""
+        ...
 
     # Integrations, drivers, datasets. `create_…` raise AlreadyExists, the others NotFound.
     def create_integration(self, integration: Integration) -> Integration: ...

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from syncagent.catalog.base import Dataset, Item, Quarantined, Run
+from syncagent.catalog.dataloop_labels import DataloopLabels
+from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.rest import Session
 from syncagent.catalog.sql.sqlite import SqliteCatalog, before
 from syncagent.errors import Conflict, InvalidInput, NotFound, Refused, SyncAgentError, Unsupported
@@ -49,6 +51,7 @@ class DataloopCatalog:
         self._journal = _Journal(journal, session.gate)
         self._datasets: dict[str, Dataset] = {}
         self._one_by_one = False
+        self.labels: LabelStore = DataloopLabels(session, self._pages, _item)
 
     def __repr__(self) -> str:
         return f"<DataloopCatalog {self._session.gate}>"

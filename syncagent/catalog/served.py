@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from syncagent.catalog.base import Dataset, Item, Quarantined, Run
+from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.rest import Session
+from syncagent.catalog.served_labels import ServedLabels
 from syncagent.catalog.sql.sqlite import this_process
 from syncagent.errors import ConfigError, Conflict, NotFound, Unsupported
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row
@@ -56,6 +58,7 @@ class ServedCatalog:
         self._session = session
         self._only = only
         self._runs: dict[int, str] = {}
+        self.labels: LabelStore = ServedLabels(session)
 
     def __repr__(self) -> str:
         return f"<ServedCatalog {self._session.gate}>"

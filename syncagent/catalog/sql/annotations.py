@@ -15,7 +15,7 @@ from syncagent.catalog.wire import time
 from syncagent.errors import InvalidInput, NotFound
 
 # The server says these; what a client sends for them belongs to the item it copied from.
-_OURS = frozenset(
+OURS = frozenset(
     (
         "id",
         "url",
@@ -56,7 +56,7 @@ class Annotations:
                 if not isinstance(label, str):
                     raise InvalidInput(f"annotation {position} has no label", resource=item)
                 self._check_parent(n, 0, annotation)
-                data = {name: value for name, value in annotation.items() if name not in _OURS}
+                data = {name: value for name, value in annotation.items() if name not in OURS}
                 given = {
                     "item": n, "data": json.dumps(data), "now": self._catalog.now(), "type": kind, "label": label,
                     "creator": by,
@@ -71,7 +71,7 @@ class Annotations:
         :raises NotFound: there is none.
         """
         for row in self._db.query("annotation", {"n": self._catalog.number_of(annotation)}):
-            return self._json(row)
+            return self.told(row)
         raise NotFound(f"no annotation {annotation!r}", resource=annotation)
 
     def change(self, annotation: str, difference: Mapping[str, Any], *, by: str) -> Json:
@@ -83,13 +83,14 @@ class Annotations:
         with self._db.transaction():
             old = self.get(annotation)
             self._check_parent(self._catalog.number_of(old["itemId"]), n, difference)
-            kept = {name: value for name, value in old.items() if name not in _OURS}
-            data = merged(kept, {name: value for name, value in difference.items() if name not in _OURS})
+            kept = {name: value for name, value in old.items() if name not in OURS}
+            data = merged(kept, {name: value for name, value in difference.items() if name not in OURS})
             given = {
                 "n": n, "data": json.dumps(data), "by": by, "now": self._catalog.now(),
                 "type": difference.get("type") or old["type"], "label": difference.get("label") or old["label"],
             }  # fmt: skip
             self._db.change("write_annotation", given)
+            self._db.change("edit_annotation", {"n": n})
         return self.get(annotation)
 
     def delete(self, annotation: str) -> None:
@@ -99,8 +100,14 @@ class Annotations:
         """
         with self._db.transaction():
             item = self._catalog.number_of(self.get(annotation)["itemId"])
-            self._db.change("delete_annotation", {"n": self._catalog.number_of(annotation)})
+            self.delete_numbers([self._catalog.number_of(annotation)])
             self._db.change("count_annotations", {"item": item})
+
+    def delete_numbers(self, numbers: Sequence[int]) -> None:
+        """What came from a file goes to the trash, so that the file does not bring it back."""
+        given = {"by_hand": 1, "now": self._catalog.now()}
+        self._db.change_many("trash_annotation", [{**given, "n": n} for n in numbers])
+        self._db.change_many("delete_annotation", [{"n": n} for n in numbers])
 
     def of(self, dataset: str, item: str, query: Mapping[str, Any] | None = None) -> list[Json]:
         """All annotations of an item, oldest first; those that a query finds, if one is given."""
@@ -134,14 +141,14 @@ class Annotations:
             f"{_SELECT} {self._from(compiled)} ORDER BY {compiled.order_by} LIMIT :_size OFFSET :_skip",
             {**given, "_size": size, "_skip": size * query.page},
         )
-        return [self._json(row) for row in rows], total
+        return [self.told(row) for row in rows], total
 
     def delete_found(self, dataset: str, query: Query) -> int:
         """Forget everything that a query finds, whatever its page; returns how many."""
         compiled, given = self._compiled(dataset, query)
         with self._db.transaction():
             rows = self._db.sql(f"SELECT a.n, a.item {self._from(compiled)}", given)
-            self._db.change_many("delete_annotation", [{"n": n} for n, _ in rows])
+            self.delete_numbers([n for n, _ in rows])
             self._db.change_many("count_annotations", [{"item": item} for item in {item for _, item in rows}])
         return len(rows)
 
@@ -155,7 +162,8 @@ class Annotations:
             f" WHERE a.dataset = :dataset AND live.removed_at IS NULL AND ({compiled.where})"
         )
 
-    def _json(self, row: Sequence[Any]) -> Json:
+    def told(self, row: Sequence[Any]) -> Json:
+        """The platform's JSON of a row of the statement `annotation`."""
         n, item, data, kind, label, creator, created, updated, updated_by, dataset = row
         told = json.loads(data)
         return {

@@ -157,7 +157,7 @@ class Items:
             old: list[Any] = [None, None, None]
             for row in self._db.query("item_metadata", {"n": n}):
                 old = list(row)
-            told = {name: value for name, value in (system or {}).items() if name not in _FACTS}
+            told = {name: value for name, value in (system or {}).items() if name not in FACTS}
             given = {
                 "user": json.dumps(merged(json.loads(old[0] or "{}"), user or {})),
                 "system": json.dumps(merged(json.loads(old[1] or "{}"), told)),
@@ -199,4 +199,4 @@ class Items:
 # Columns of the index `item_type`.
 _COVERED = frozenset({"content_type", "type", "hidden"})
 # What `metadata.system` tells of the object itself: the mirror's to write.
-_FACTS = frozenset({"size", "mimetype", "originalname", "etag", "version", "modified", "storageClass"})
+FACTS = frozenset({"size", "mimetype", "originalname", "etag", "version", "modified", "storageClass"})

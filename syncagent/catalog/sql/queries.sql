@@ -50,8 +50,10 @@ UPDATE item SET
     removed_at = CASE WHEN fingerprint IS :fingerprint THEN removed_at END,
     storage = NULL, type = 'file',
     fingerprint = :fingerprint, size = :size, modified = :modified, etag = :etag, version = :version,
-    content_id = :content_id, content_type = coalesce(:content_type, content_type, :guessed_type),
-    storage_class = :storage_class
+    content_id = :content_id, storage_class = :storage_class,
+    -- Of the same write a probe may know better than the store.
+    content_type = CASE WHEN fingerprint IS :fingerprint AND content_type IS NOT NULL THEN content_type
+                        ELSE coalesce(:content_type, content_type, :guessed_type) END
 WHERE dataset = :dataset AND driver = :driver AND key = :key AND rev = :rev;
 
 -- name: settle_gone
@@ -110,8 +112,10 @@ ON CONFLICT (item) DO UPDATE SET user = excluded.user;
 
 -- name: annotate
 -- One annotation.
-INSERT INTO annotation (item, data, content_rev, updated_at, dataset, type, label, creator, created_at, updated_by)
-SELECT :item, :data, content_rev, :now, dataset, :type, :label, :creator, :now, :creator FROM item WHERE n = :item;
+-- No number that is in the trash, to which an annotation may come back.
+INSERT INTO annotation (n, item, data, content_rev, updated_at, dataset, type, label, creator, created_at, updated_by)
+SELECT 1 + max(coalesce((SELECT max(n) FROM annotation), 0), coalesce((SELECT max(n) FROM annotation_trash), 0)),
+       :item, :data, content_rev, :now, dataset, :type, :label, :creator, :now, :creator FROM item WHERE n = :item;
 
 -- name: count_annotations
 -- How many an item has, told by its row.
@@ -514,3 +518,168 @@ SELECT p.id, d.creator, d.created_at FROM driver d JOIN project p ON p.n = d.pro
 -- name: own_driver
 -- Whose a driver is.
 UPDATE driver SET project = (SELECT n FROM project WHERE id = :project), creator = :by WHERE id = :id;
+
+-- name: items_at
+-- Live items of some keys.
+SELECT i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version, i.content_id, i.storage_class,
+       coalesce(i.modified, ''), i.created_at, i.removed_at, i.rev, i.content_rev, i.annotations, i.type, i.hidden,
+       i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
+       (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
+FROM json_each(:keys) wanted
+JOIN item i ON i.dataset = :dataset AND i.driver = :driver AND i.key = wanted.value AND i.removed_at IS NULL
+LEFT JOIN item_metadata m ON m.item = i.n;
+
+-- name: items_of_stems
+-- Live items whose key is a stem, or a stem and one extension. A full stop comes just before a slash in byte order.
+SELECT wanted.value, i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version, i.content_id, i.storage_class,
+       coalesce(i.modified, ''), i.created_at, i.removed_at, i.rev, i.content_rev, i.annotations, i.type, i.hidden,
+       i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
+       (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
+FROM json_each(:stems) wanted
+JOIN item i ON i.dataset = :dataset AND i.driver = :driver AND i.removed_at IS NULL AND i.type = 'file'
+     AND (i.key = wanted.value OR i.key > wanted.value || '.' AND i.key < wanted.value || '/'
+          AND instr(substr(i.key, length(wanted.value) + 2), '.') = 0)
+LEFT JOIN item_metadata m ON m.item = i.n
+ORDER BY wanted.value, NOT (i.content_type GLOB 'image/*' OR i.content_type GLOB 'video/*' OR i.content_type GLOB 'audio/*'), i.key;
+
+-- name: dataset_items
+-- Numbers of those of some rows that are items of a dataset.
+SELECT n FROM item WHERE n IN (SELECT value FROM json_each(:numbers)) AND dataset = :dataset AND created_at IS NOT NULL;
+
+-- name: annotations_of
+-- Annotations of some items, oldest first.
+SELECT a.n, a.item, a.data, a.type, a.label, a.creator, a.created_at, a.updated_at, a.updated_by, d.id
+FROM json_each(:items) wanted JOIN annotation a ON a.item = wanted.value JOIN dataset d ON d.n = a.dataset
+WHERE a.dataset = :dataset ORDER BY a.item, a.n;
+
+-- name: last_annotation
+-- The highest number that an annotation has, or had before it went to the trash.
+SELECT max(coalesce((SELECT max(n) FROM annotation), 0), coalesce((SELECT max(n) FROM annotation_trash), 0));
+
+-- name: annotate_numbered
+-- One annotation, under a number that is free.
+INSERT INTO annotation (n, item, data, content_rev, updated_at, dataset, type, label, creator, created_at, updated_by, file, origin)
+SELECT :n, :item, :data, content_rev, :now, dataset, :type, :label, :creator, :now, NULL, :file, :origin FROM item WHERE n = :item;
+
+-- name: count_annotations_of
+-- How many some items have, told by their rows.
+UPDATE item SET annotations = (SELECT count(*) FROM annotation WHERE annotation.item = item.n)
+WHERE n IN (SELECT value FROM json_each(:items));
+
+-- name: trash_annotation
+-- One that came from a file, and is not wanted any more.
+INSERT INTO annotation_trash (n, item, file, origin, data, type, label, creator, created_at, removed_at, by_hand)
+SELECT n, item, file, origin, data, type, label, creator, created_at, :now, :by_hand FROM annotation
+WHERE n = :n AND file IS NOT NULL;
+
+-- name: edit_annotation
+-- People changed what came from a file.
+UPDATE annotation SET edited = 1 WHERE n = :n AND file IS NOT NULL;
+
+-- name: annotations_from
+-- What a file gave to some items.
+SELECT a.n, a.item, a.origin, a.edited FROM json_each(:items) wanted
+JOIN annotation a ON a.file = :file AND a.item = wanted.value ORDER BY a.n;
+
+-- name: trashed_from
+-- What it gave to them, and what is in the trash now.
+SELECT t.n, t.item, t.origin, t.by_hand FROM json_each(:items) wanted
+JOIN annotation_trash t ON t.file = :file AND t.item = wanted.value ORDER BY t.n;
+
+-- name: annotations_elsewhere
+-- What a file gave to items that it does not tell of any more.
+SELECT n, item, edited FROM annotation
+WHERE file = :file AND item NOT IN (SELECT item FROM source_entry WHERE file = :file AND item IS NOT NULL) ORDER BY n;
+
+-- name: untrash_annotation
+-- One less in the trash.
+DELETE FROM annotation_trash WHERE n = :n;
+
+-- name: source_row
+-- A file's row, and what was taken of it.
+SELECT i.n, i.fingerprint, f.fingerprint, f.error FROM item i LEFT JOIN source_file f ON f.item = i.n
+WHERE i.dataset = :dataset AND i.driver = :driver AND i.key = :key;
+
+-- name: stale
+-- Files that were written or went since they were taken.
+SELECT i.key, i.fingerprint FROM item i LEFT JOIN source_file f ON f.item = i.n
+WHERE i.dataset = :dataset AND i.driver = :driver AND i.key > :after AND i.key >= :prefix
+  AND (:until IS NULL OR i.key < :until) AND i.fingerprint IS NOT f.fingerprint
+  AND EXISTS (SELECT 1 FROM json_each(:suffixes) s WHERE lower(substr(i.key, -length(s.value))) = s.value)
+ORDER BY i.key LIMIT :limit;
+
+-- name: note_source
+-- What was taken of a file.
+INSERT INTO source_file (item, dataset, fingerprint, error, taken_at) VALUES (:file, :dataset, :fingerprint, :error, :now)
+ON CONFLICT (item) DO UPDATE SET fingerprint = excluded.fingerprint, error = excluded.error, taken_at = excluded.taken_at;
+
+-- name: entries_of
+-- What a file said.
+SELECT n, key, stem, item, user FROM source_entry WHERE file = :file;
+
+-- name: drop_entries
+-- A file says nothing any more, or something else.
+DELETE FROM source_entry WHERE file = :file;
+
+-- name: add_entry
+-- What a file says about an item.
+INSERT INTO source_entry (file, dataset, key, stem, item, annotations, user)
+VALUES (:file, :dataset, :key, :stem, :item, :annotations, :user);
+
+-- name: waiting
+-- Entries whose item has come, by its whole key.
+SELECT e.n, e.file, e.annotations, e.user, i.n FROM source_entry e
+JOIN item i ON i.dataset = e.dataset AND i.driver = :driver AND i.key = e.key AND i.removed_at IS NULL
+WHERE e.dataset = :dataset AND e.item IS NULL AND NOT e.stem
+  AND (:keys IS NULL OR e.key IN (SELECT value FROM json_each(:keys))) LIMIT 1000;
+
+-- name: waiting_stems
+-- Stems that wait.
+SELECT DISTINCT key FROM source_entry
+WHERE dataset = :dataset AND item IS NULL AND stem AND key > :after
+  AND (:keys IS NULL OR key IN (SELECT value FROM json_each(:keys))) ORDER BY key LIMIT 1000;
+
+-- name: waiting_of_stem
+-- Entries of a stem.
+SELECT n, file, annotations, user FROM source_entry WHERE dataset = :dataset AND item IS NULL AND stem AND key = :key;
+
+-- name: matched
+-- An entry has found its item.
+UPDATE source_entry SET item = :item, annotations = NULL WHERE n = :n;
+
+-- name: reread_sources
+-- Files that told of an item that leaves for good: they are read again, should it come back.
+UPDATE source_file SET fingerprint = '' WHERE fingerprint IS NOT NULL AND item IN (SELECT file FROM source_entry WHERE item = :item);
+
+-- name: forget_trashed_annotations
+-- Trashed annotations of an item that leaves for good.
+DELETE FROM annotation_trash WHERE item = :item;
+
+-- name: vacuum_annotations
+-- Trashed annotations past their time. Those that people deleted stay as long as their file has them.
+DELETE FROM annotation_trash WHERE removed_at < :time AND NOT by_hand;
+
+-- name: unprobed
+-- Files whose object was written since it was probed.
+SELECT i.fingerprint, i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version, i.content_id, i.storage_class,
+       coalesce(i.modified, ''), i.created_at, i.removed_at, i.rev, i.content_rev, i.annotations, i.type, i.hidden,
+       i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
+       (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
+FROM item i LEFT JOIN item_metadata m ON m.item = i.n
+WHERE i.dataset = :dataset AND i.n > :after AND i.removed_at IS NULL AND i.type = 'file' AND i.fingerprint IS NOT NULL
+  AND m.probed IS NOT i.fingerprint
+ORDER BY i.n LIMIT :limit;
+
+-- name: probed
+-- The write that an item's facts are of, and its metadata.
+SELECT i.n, i.fingerprint, m.user, m.system, m.description FROM item i LEFT JOIN item_metadata m ON m.item = i.n
+WHERE i.n = :n AND i.dataset = :dataset AND i.removed_at IS NULL;
+
+-- name: write_facts
+-- Facts of an item, and the write that they are of.
+INSERT INTO item_metadata (item, user, system, probed) VALUES (:n, '{}', :system, :probed)
+ON CONFLICT (item) DO UPDATE SET system = excluded.system, probed = excluded.probed;
+
+-- name: write_type
+-- A type by content.
+UPDATE item SET content_type = :type WHERE n = :n;

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from syncagent.catalog.sql.items import Json
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.wire import time
-from syncagent.errors import NotFound
+from syncagent.errors import InvalidInput, NotFound
 
 Kind = Literal["recipe", "ontology"]
 _OURS = ("id", "url", "createdAt", "updatedAt")
@@ -43,6 +43,19 @@ class Recipes:
             return _json(row)
         raise NotFound(f"no {kind} {public_id!r}", resource=public_id)
 
+    def default(self, project: str, name: str) -> str:
+        """Make a recipe with an empty ontology for a dataset of this name; its id."""
+        ontology = self.create(
+            "ontology", project, {"title": f"{name} ontology", "roots": [], "metadata": {"attributes": []}}
+        )
+        recipe = {
+            "title": f"{name} recipe",
+            "ontologyIds": [ontology["id"]],
+            "metadata": {"system": {}},
+            "uiSettings": {},
+        }
+        return str(self.create("recipe", project, recipe)["id"])
+
     def list(self, kind: Kind, projects: Sequence[str]) -> list[Json]:
         """Those of some projects, oldest first."""
         return [
@@ -67,6 +80,58 @@ class Recipes:
         """
         if not self._db.change("delete_recipe", {"kind": kind, "id": public_id}):
             raise NotFound(f"no {kind} {public_id!r}", resource=public_id)
+
+
+def put_label(roots: list[Json], node: Mapping[str, Any], *, create: bool, change: bool = True) -> int:
+    """Put a label into an ontology's tree, by its dotted ``tag``.
+
+    :param create: make what is not there, its parents too; :param change: give one that is there what `node` says.
+    Returns how many were made.
+    :raises NotFound: it is not there, and is not to be made.
+    :raises InvalidInput: it has no tag, or a colour that is none.
+    """
+    tag = node.get("tag")
+    if not isinstance(tag, str) or not tag:
+        raise InvalidInput("a label needs a tag", resource="tag")
+    color = node.get("color")
+    if color is not None and not (isinstance(color, str) and color.startswith("#")):
+        raise InvalidInput(f"the colour of label {tag!r} must be written #rrggbb", resource=tag)
+    children, here, made = roots, None, 0
+    *above, last = tag.split(".")
+    for name in [*above, last]:
+        here = next((one for one in children if one["value"]["tag"] == name), None)
+        if here is None:
+            if not create:
+                raise NotFound(f"no label {tag!r}", resource=tag)
+            here = {"value": {"tag": name, "displayLabel": name, "color": stable_color(tag), "attributes": [],
+                              "displayData": {}}, "children": []}  # fmt: skip
+            children.append(here)
+            made += 1
+        children = here["children"]
+    if here is not None and (change or made):
+        given = {
+            name: value
+            for name, value in node.items()
+            if name not in {"tag", "children"} and value is not None
+        }
+        here["value"] |= given
+    return made
+
+
+def stable_color(tag: str) -> str:
+    """A colour that is the same for the same label everywhere."""
+    number = 0
+    for character in tag:
+        number = (number * 31 + ord(character)) & 0xFFFFFF
+    return f"#{number:06x}"
+
+
+def flat_labels(roots: Sequence[Json], above: str = "") -> Iterator[Json]:
+    """The labels of an ontology's tree, parents first, each with its dotted ``tag``."""
+    for node in roots:
+        tag = f"{above}{node['value']['tag']}"
+        yield {**node["value"], "tag": tag}
+        yield from flat_labels(node.get("children") or [], f"{tag}.")
 
 
 def _json(row: Sequence[Any]) -> Json:

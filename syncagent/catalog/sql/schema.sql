@@ -86,7 +86,8 @@ CREATE TABLE item_metadata (
     item INTEGER PRIMARY KEY,
     user TEXT NOT NULL,                 -- JSON object
     system TEXT,
-    description TEXT
+    description TEXT,
+    probed TEXT                         -- the fingerprint that the facts in `system` are of
 );
 
 CREATE TABLE annotation (
@@ -100,10 +101,55 @@ CREATE TABLE annotation (
     label TEXT,
     creator TEXT,
     created_at INTEGER,
-    updated_by TEXT
+    updated_by TEXT,
+    file INTEGER,                       -- row of the file that it came from; null: made by hand
+    origin TEXT,                        -- the file's record
+    edited INTEGER NOT NULL DEFAULT 0   -- people changed it since
 );
 CREATE INDEX annotation_item ON annotation (item);
 CREATE INDEX annotation_label ON annotation (dataset, label, item);
+CREATE INDEX annotation_file ON annotation (file, item) WHERE file IS NOT NULL;
+
+-- Annotations that went with their file, or that people deleted though their file has them still.
+CREATE TABLE annotation_trash (
+    n INTEGER PRIMARY KEY,
+    item INTEGER NOT NULL,
+    file INTEGER NOT NULL,
+    origin TEXT NOT NULL,
+    data TEXT NOT NULL,
+    type TEXT,
+    label TEXT,
+    creator TEXT,
+    created_at INTEGER,
+    removed_at INTEGER NOT NULL,
+    by_hand INTEGER NOT NULL
+);
+CREATE INDEX annotation_trash_file ON annotation_trash (file, item);
+CREATE INDEX annotation_trash_item ON annotation_trash (item);
+
+-- Annotation and metadata files that are mirrored: what was taken of each, and from which write.
+CREATE TABLE source_file (
+    item INTEGER PRIMARY KEY,           -- the file's own row
+    dataset INTEGER NOT NULL,
+    fingerprint TEXT,                   -- the write that was taken; null: gone, or to be read again
+    error TEXT,                         -- why it could not be read
+    taken_at INTEGER NOT NULL
+);
+
+-- What a file says about one item.
+CREATE TABLE source_entry (
+    n INTEGER PRIMARY KEY,
+    file INTEGER NOT NULL,              -- row of the file
+    dataset INTEGER NOT NULL,
+    key TEXT NOT NULL,                  -- the item's, or what comes before its extension
+    stem INTEGER NOT NULL,
+    item INTEGER,                       -- null: it waits for its item
+    annotations TEXT,                   -- JSON array, while it waits
+    user TEXT                           -- JSON object
+);
+CREATE INDEX source_entry_file ON source_entry (file);
+CREATE INDEX source_entry_item ON source_entry (item) WHERE item IS NOT NULL;
+CREATE INDEX source_entry_waiting ON source_entry (dataset, key) WHERE item IS NULL;
 
 CREATE TABLE run (
     n INTEGER PRIMARY KEY,

@@ -12,13 +12,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from syncagent.catalog.base import Dataset, Item, Quarantined, Run
 from syncagent.catalog.files import Files
+from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.sql.connection import Connection
 from syncagent.catalog.sql.types import BY_SUFFIX, mimetype
 from syncagent.catalog.vault import Vault
@@ -67,6 +68,13 @@ class SqliteCatalog:
     def close(self) -> None:
         """See `Catalog.close`."""
         self.db.close()
+
+    @cached_property
+    def labels(self) -> LabelStore:
+        """What people and files say about items."""
+        from syncagent.catalog.sql.labels import SqlLabels
+
+        return SqlLabels(self)
 
     # -- what the reconciler needs ---------------------------------------------------------------
 
@@ -310,7 +318,10 @@ class SqliteCatalog:
             self.db.change_sql(
                 "DELETE FROM run_missing WHERE run IN (SELECT n FROM run WHERE dataset = ?)", (number,)
             )
-            for table in ("item", "run", "quarantine"):
+            self.db.change_sql(
+                "DELETE FROM annotation_trash WHERE item IN (SELECT n FROM item WHERE dataset = ?)", (number,)
+            )
+            for table in ("item", "run", "quarantine", "source_file", "source_entry"):
                 self.db.change_sql(f"DELETE FROM {table} WHERE dataset = ?", (number,))
             self.db.change_sql("DELETE FROM dataset WHERE n = ?", (number,))
         self._sources.pop(dataset.id, None)
@@ -671,7 +682,14 @@ class SqliteCatalog:
 
     def _forget(self, items: Sequence[int]) -> None:
         given = [{"item": item} for item in items]
-        for name in ("forget_annotations", "forget_metadata", "forget_item"):
+        names = (
+            "reread_sources",
+            "forget_trashed_annotations",
+            "forget_annotations",
+            "forget_metadata",
+            "forget_item",
+        )
+        for name in names:
             self.db.change_many(name, given)
 
     # -- upkeep ----------------------------------------------------------------------------------
@@ -716,6 +734,7 @@ class SqliteCatalog:
             if not rows:
                 break
             forgotten += len(rows)
+        self.db.change("vacuum_annotations", {"time": now - trash_days * 86400})
         tombstones = self.db.change("vacuum_tombstones", {"time": now - tombstone_days * 86400})
         wanted = {digest for (digest,) in self.db.query("files_wanted")}
         files = Files(Path(f"{self.db.path}.files")).collect(wanted, before=time.time() - _FILE_SECONDS)

@@ -44,7 +44,7 @@ def create(on: On, who: Who, api: Api, body: JsonBody) -> Json:
             project, text(body, "name"), by=who.email, driver=body.get("driver"), data=data
         )
         if body.get("createDefaultRecipe", True):
-            recipes = {"system": {"recipes": [default_recipe(on, project, made["name"])]}}
+            recipes = {"system": {"recipes": [on.recipes.default(project, made["name"])]}}
             made = on.datasets.change(made["id"], data={"metadata": recipes})
     return shapes.dataset(made, api)
 
@@ -58,20 +58,6 @@ def _expiration(body: Json) -> Json:
     ):
         raise InvalidInput("itemMaxDays must be a number of days", resource="expirationOptions")
     return told
-
-
-def default_recipe(on: Platform, project: str, name: str) -> str:
-    """A recipe with an empty ontology; its id."""
-    ontology = on.recipes.create(
-        "ontology", project, {"title": f"{name} ontology", "roots": [], "metadata": {"attributes": []}}
-    )
-    recipe = {
-        "title": f"{name} recipe",
-        "ontologyIds": [ontology["id"]],
-        "metadata": {"system": {}},
-        "uiSettings": {},
-    }
-    return str(on.recipes.create("recipe", project, recipe)["id"])
 
 
 @router.post("/query", summary="Find datasets")

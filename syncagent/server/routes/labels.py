@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
+from syncagent.catalog.sql.recipes import put_label
 from syncagent.errors import InvalidInput, NotFound
 from syncagent.server import shapes
 from syncagent.server.auth import Who
@@ -150,43 +151,8 @@ def labels(on: On, who: Who, api: Api, ontology: str, body: JsonBody) -> Json:
         found = _document(on, who, "ontology", ontology, "dataset.write")
         roots = found.get("roots") or []
         for node in body.get("labelsNode") or []:
-            _label(roots, node, create=bool(body.get("upsert")))
+            put_label(roots, node, create=bool(body.get("upsert")))
         return shapes.linked(on.recipes.change("ontology", ontology, {"roots": roots}), api, "ontologies")
-
-
-def _label(roots: list[Json], node: Json, *, create: bool) -> None:
-    tag = node.get("tag")
-    if not isinstance(tag, str) or not tag:
-        raise InvalidInput("a label needs a tag", resource="tag")
-    color = node.get("color")
-    if color is not None and not (isinstance(color, str) and color.startswith("#")):
-        raise InvalidInput(f"the colour of label {tag!r} must be written #rrggbb", resource=tag)
-    children, here = roots, None
-    *above, last = tag.split(".")
-    for name in [*above, last]:
-        here = next((one for one in children if one["value"]["tag"] == name), None)
-        if here is None:
-            if not create:
-                raise NotFound(f"no label {tag!r}", resource=tag)
-            here = {"value": {"tag": name, "displayLabel": name, "color": _color(tag), "attributes": [],
-                              "displayData": {}}, "children": []}  # fmt: skip
-            children.append(here)
-        children = here["children"]
-    if here is not None:
-        given = {
-            name: value
-            for name, value in node.items()
-            if name not in {"tag", "children"} and value is not None
-        }
-        here["value"] |= given
-
-
-def _color(tag: str) -> str:
-    """A colour that is the same for the same label everywhere."""
-    number = 0
-    for character in tag:
-        number = (number * 31 + ord(character)) & 0xFFFFFF
-    return f"#{number:06x}"
 
 
 @router.patch("/ontologies/{ontology}/attributes", summary="Add or change attributes")

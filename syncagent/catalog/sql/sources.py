@@ -1,0 +1,269 @@
+"""Annotation and metadata files that are mirrored: what was taken of each, and what waits for its item."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from syncagent.catalog.base import Item
+from syncagent.catalog.labels import Entry, Stale, Taken
+from syncagent.catalog.sql.items import Items, merged
+from syncagent.catalog.sql.sqlite import SqliteCatalog
+
+if TYPE_CHECKING:
+    from syncagent.catalog.sql.labels import SqlLabels
+
+_BATCH = 1000
+_BY = "syncagent"
+
+
+class Sources:
+    """The part of `LabelStore` that is about mirrored files."""
+
+    def __init__(self, catalog: SqliteCatalog, labels: SqlLabels) -> None:
+        self._catalog = catalog
+        self._db = catalog.db
+        self._labels = labels
+        self._items = Items(catalog)
+
+    def stale(
+        self,
+        dataset: str,
+        prefix: str,
+        suffixes: Sequence[str],
+        *,
+        after: str | None = None,
+        limit: int = 1000,
+    ) -> list[Stale]:
+        """See `LabelStore.stale`."""
+        given = {
+            **self._catalog.source(dataset), "prefix": prefix, "until": _after(prefix), "after": after or "",
+            "suffixes": json.dumps(list(suffixes)), "limit": limit,
+        }  # fmt: skip
+        return [Stale(*row) for row in self._db.query("stale", given)]
+
+    def take(
+        self,
+        dataset: str,
+        file: Stale,
+        entries: Iterable[Entry],
+        *,
+        overwrite: bool = False,
+        error: str | None = None,
+    ) -> Taken | None:
+        """See `LabelStore.take`. A thousand entries in memory at a time."""
+        source = self._catalog.source(dataset)
+        with self._db.transaction():
+            rows = self._db.query("source_row", {**source, "key": file.key})
+            if not rows or rows[0][1] != file.fingerprint:
+                return None
+            number = rows[0][0]
+            noted = {
+                "file": number, "dataset": source["dataset"], "fingerprint": file.fingerprint, "error": error,
+                "now": self._catalog.now(),
+            }  # fmt: skip
+            self._db.change("note_source", noted)
+            if error is not None:
+                return Taken()
+            self._forget_entries(number)
+            ambiguous: list[str] = []
+            seen: set[int] = set()
+            kept, left = 0, iter(entries)
+            while batch := list(islice(left, _BATCH)):
+                items = self._add_entries(dataset, file.key, number, batch, ambiguous)
+                kept += self._renew(number, items, batch, seen, overwrite=overwrite)
+            kept += self._drop_elsewhere(number, overwrite=overwrite)
+            return self._count(kept, number, ambiguous)
+
+    def _count(self, kept: int, file: int, ambiguous: Sequence[str]) -> Taken:
+        ((annotations,),) = self._db.sql("SELECT count(*) FROM annotation WHERE file = ?", (file,))
+        waits = "SELECT count(*) FROM source_entry WHERE file = ? AND item IS NULL"
+        ((waiting,),) = self._db.sql(waits, (file,))
+        return Taken(annotations, waiting, kept, tuple(ambiguous))
+
+    def _forget_entries(self, file: int) -> None:
+        for _, _, _, item, user in self._db.query("entries_of", {"file": file}):
+            if item is not None and user:
+                self._take_back(item, json.loads(user))
+        self._db.change("drop_entries", {"file": file})
+
+    def _add_entries(
+        self, dataset: str, key: str, file: int, entries: Sequence[Entry], ambiguous: list[str]
+    ) -> list[int | None]:
+        """Note what the file says; returns each entry's item. Stems that name several items go to `ambiguous`."""
+        whole = self._labels.at(dataset, [entry.key for entry in entries if not entry.stem])
+        of_stems = self._labels.stems(dataset, [entry.key for entry in entries if entry.stem])
+        rows, items = [], []
+        for entry in entries:
+            item = whole.get(entry.key)
+            if entry.stem:
+                found = _media([one for one in of_stems.get(entry.key, []) if one.key != key])
+                if len(found) > 1:
+                    ambiguous.append(entry.key)
+                item = found[0] if len(found) == 1 else None
+            n = self._catalog.number_of(item.id) if item is not None else None
+            items.append(n)
+            rows.append({
+                "file": file, "dataset": self._catalog.source(dataset)["dataset"], "key": entry.key,
+                "stem": int(entry.stem), "item": n,
+                "annotations": json.dumps(list(entry.annotations)) if n is None else None,
+                "user": json.dumps(dict(entry.user)) if entry.user else None,
+            })  # fmt: skip
+            if item is not None and entry.user:
+                self._items.change(item.id, by=_BY, user=entry.user)
+        self._db.change_many("add_entry", rows)
+        return items
+
+    def _take_back(self, item: int, user: Mapping[str, Any]) -> None:
+        """Remove metadata that a file gave, unless people changed it since."""
+        for _, now, *_ in self._db.sql("SELECT item, user FROM item_metadata WHERE item = ?", (item,)):
+            current = json.loads(now)
+            gone = {name: None for name, value in user.items() if name in current and current[name] == value}
+            if gone:
+                given = {"user": json.dumps(merged(current, gone)), "item": item}
+                self._db.change_sql("UPDATE item_metadata SET user = :user WHERE item = :item", given)
+
+    def _renew(
+        self,
+        file: int,
+        items: Sequence[int | None],
+        entries: Sequence[Entry],
+        seen: set[int],
+        *,
+        overwrite: bool,
+    ) -> int:
+        """Make the file's annotations of some items those of its entries, keeping the numbers of records that stay.
+
+        :param seen: items that an earlier entry of the file was about; grows. What that gave them stays.
+        Returns how many records were left as people have them.
+        """
+        told: dict[int, list[Mapping[str, Any]]] = {}
+        for item, entry in zip(items, entries, strict=True):
+            if item is not None:
+                told.setdefault(item, []).extend(entry.annotations)
+        wanted = Counter((item, origin_of(one)) for item, mine in told.items() for one in mine)
+        kept: Counter[tuple[int, str]] = Counter()
+        old: dict[tuple[int, str], list[int]] = defaultdict(list)
+        gone = []
+        first = json.dumps([item for item in told if item not in seen])
+        for n, item, origin, edited in self._db.query("annotations_from", {"file": file, "items": first}):
+            record = (item, origin)
+            if edited and not overwrite:
+                kept[record] += 1
+            elif wanted[record] > len(old[record]) + kept[record]:
+                old[record].append(n)
+            else:
+                gone.append(n)
+        renewed = [n for numbers in old.values() for n in numbers]
+        for n, item, origin, by_hand in self._db.query(
+            "trashed_from", {"file": file, "items": json.dumps(list(told))}
+        ):
+            record = (item, origin)
+            if not wanted[record]:
+                if by_hand and item not in seen:  # deleted by people, and now by the file too
+                    self._db.change("untrash_annotation", {"n": n})
+            elif by_hand and not overwrite:
+                kept[record] += 1
+            elif wanted[record] > len(old[record]) + kept[record]:
+                self._db.change("untrash_annotation", {"n": n})
+                old[record].append(n)
+        self._discard(gone)
+        self._db.change_many("delete_annotation", [{"n": n} for n in renewed])
+        left, fresh = Counter(kept), []
+        for item, mine in told.items():
+            added = []
+            for one in mine:
+                record = (item, origin_of(one))
+                if left[record] > 0:
+                    left[record] -= 1
+                else:
+                    added.append(one)
+            fresh.append((item, added))
+        self._labels.insert(fresh, by=_BY, file=file, reuse=old)
+        self._db.change("count_annotations_of", {"items": json.dumps(list(told))})
+        seen |= told.keys()
+        return sum(kept.values())
+
+    def _drop_elsewhere(self, file: int, *, overwrite: bool) -> int:
+        """Take back what the file gave to items that it does not tell of any more; returns what people keep of that."""
+        rows = self._db.query("annotations_elsewhere", {"file": file})
+        gone = [n for n, _, edited in rows if overwrite or not edited]
+        self._discard(gone)
+        self._db.change("count_annotations_of", {"items": json.dumps(sorted({item for _, item, _ in rows}))})
+        return len(rows) - len(gone)
+
+    def _discard(self, annotations: Sequence[int]) -> None:
+        given = {"by_hand": 0, "now": self._catalog.now()}
+        self._db.change_many("trash_annotation", [{**given, "n": n} for n in annotations])
+        self._db.change_many("delete_annotation", [{"n": n} for n in annotations])
+
+    def match(self, dataset: str, keys: Sequence[str] | None = None) -> int:
+        """See `LabelStore.match`."""
+        source, found = self._catalog.source(dataset), 0
+        given = {**source, "keys": None if keys is None else json.dumps(list(keys))}
+        while True:
+            with self._db.transaction():
+                rows = self._db.query("waiting", given)
+                for n, file, told, user, item in rows:
+                    self._give(n, file, item, told, user)
+            found += len(rows)
+            if len(rows) < _BATCH:
+                break
+        return found + self._match_stems(dataset, keys)
+
+    def _match_stems(self, dataset: str, keys: Sequence[str] | None) -> int:
+        found, after = 0, ""
+        wanted = None if keys is None else json.dumps([*keys, *(stem_of(key) for key in keys)])
+        number = self._catalog.source(dataset)["dataset"]
+        while True:
+            rows = self._db.query("waiting_stems", {"dataset": number, "after": after, "keys": wanted})
+            stems = [stem for (stem,) in rows]
+            with self._db.transaction():
+                for stem, items in self._labels.stems(dataset, stems).items():
+                    for n, file, told, user in self._db.query(
+                        "waiting_of_stem", {"dataset": number, "key": stem}
+                    ):
+                        others = _media([one for one in items if self._catalog.number_of(one.id) != file])
+                        if len(others) == 1:
+                            self._give(n, file, self._catalog.number_of(others[0].id), told, user)
+                            found += 1
+            if len(stems) < _BATCH:
+                return found
+            after = stems[-1]
+
+    def _give(self, n: int, file: int, item: int, told: str | None, user: str | None) -> None:
+        self._labels.insert([(item, json.loads(told or "[]"))], by=_BY, file=file)
+        if user:
+            self._items.change(self._catalog.public_id(item), by=_BY, user=json.loads(user))
+        self._db.change("matched", {"n": n, "item": item})
+
+
+def origin_of(annotation: Mapping[str, Any]) -> str:
+    """Names a record of a file: its own id, or its content."""
+    if isinstance(name := annotation.get("id"), str) and name:
+        return name
+    return hashlib.sha256(json.dumps(annotation, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def stem_of(key: str) -> str:
+    """A key without its last extension."""
+    folder, slash, name = key.rpartition("/")
+    stem, dot, _ = name.rpartition(".")
+    return f"{folder}{slash}{stem if dot else name}"
+
+
+def _media(found: list[Item]) -> list[Item]:
+    """The pictures, videos and sounds among some items, if there are any."""
+    return [one for one in found if one.mimetype.split("/")[0] in {"image", "video", "audio"}] or found
+
+
+def _after(prefix: str) -> str | None:
+    """The first text after all that begin with `prefix`, or None."""
+    if not prefix:
+        return None
+    last = ord(prefix[-1]) + 1
+    return prefix[:-1] + chr(0xE000 if last == 0xD800 else last) if last < 0x110000 else None
