@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what the tests run against: Azurite, Microsoft's storage emulator, and dtlpy, the platform's client.
+# Install what the tests run against: Azurite, Microsoft's storage emulator; dtlpy, the platform's client; a browser.
 # Quick when it is there already. Where there is no npm, Node comes from PyPI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,4 +37,17 @@ if [ "$(cat "$rigs/dtlpy/.version" 2>/dev/null)" != "$sdk" ]; then
     "$rigs/dtlpy/bin/python" -m pip install -q --disable-pip-version-check "dtlpy==$sdk"
   fi
   echo "$sdk" > "$rigs/dtlpy/.version"
+fi
+# A browser, which looks at the server's page.
+if ! command -v chromium >/dev/null 2>&1 && ! command -v chromium-browser >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "setting up Chromium (once) ..." >&2
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1 || {
+      apt-get update -qq >/dev/null
+      apt-get install -y -qq --no-install-recommends chromium >/dev/null
+    }
+  else
+    echo "the tests of the page need a browser: install chromium (Debian: apt-get install chromium)" >&2
+  fi
 fi

@@ -28,10 +28,11 @@ from syncagent.errors import (
     Transient,
     Unsupported,
 )
+from syncagent.server import page
 from syncagent.server.auth import Passwords, Tokens, TooManyAttempts, Unauthorized, Who, caller
 from syncagent.server.bodies import Bodies
 from syncagent.server.platform import Platform
-from syncagent.server.routes import accounts, datasets, extension, items, labels, storage, store
+from syncagent.server.routes import accounts, datasets, extension, items, labels, marks, storage, store
 from syncagent.server.routes.once import Answers
 
 _log = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ def create_app(agent: Agent, *, secret: str | None = None) -> FastAPI:
     app.state.tokens = Tokens(platform.accounts, secret or platform.accounts.signing_key())
     app.state.answers = Answers()
     app.include_router(accounts.gate, responses=_ANSWERS)
-    for module in (accounts, storage, datasets, items, labels, extension, store):
+    app.include_router(page.router)
+    for module in (accounts, storage, datasets, items, labels, extension, store, marks):
         app.include_router(module.router, prefix="/api/v1", responses=_ANSWERS)
     _measure(app)
     app.add_middleware(Bodies, check=app.state.tokens.read)

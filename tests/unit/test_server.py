@@ -26,7 +26,7 @@ from syncagent.cli.serve import listening
 from syncagent.config import load
 from syncagent.drivers import parse_url
 from syncagent.model import Integration
-from syncagent.server import bodies
+from syncagent.server import bodies, page
 from syncagent.server.app import create_app
 from syncagent.server.auth import MAY, Passwords
 from tests.rigs.s3 import S3Rig, s3_rig
@@ -34,7 +34,9 @@ from tests.rigs.s3 import S3Rig, s3_rig
 __all__ = ["s3_rig"]
 
 PASSWORD = "correct horse battery"
-PUBLIC = {("GET", "/healthz"), ("POST", "/token")}
+# The page's files hold nothing of the catalog: what they show they fetch, with a token.
+PAGE = {(method, path) for path in page.FILES for method in ("GET", "HEAD")}
+PUBLIC = {("GET", "/healthz"), ("POST", "/token")} | PAGE
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def routes(client: TestClient) -> list[tuple[str, str]]:
     app: Any = client.app
     for path, operations in app.openapi()["paths"].items():
         found += [(method.upper(), path) for method in operations]
-    found += [("GET", "/docs"), ("GET", "/openapi.json")]
+    found += [("GET", "/docs"), ("GET", "/openapi.json"), *PAGE]
     assert len(found) > 60
     return sorted(found)
 
@@ -119,7 +121,7 @@ def call(
     ],
     ids=["none", "nonsense", "basic", "unsigned", "signed by another"],
 )
-def test_every_route_but_two_wants_a_token(client: TestClient, given: dict[str, str]) -> None:
+def test_every_route_but_two_and_the_page_wants_a_token(client: TestClient, given: dict[str, str]) -> None:
     for method, path in routes(client):
         if (method, path) in PUBLIC:
             continue
@@ -127,6 +129,14 @@ def test_every_route_but_two_wants_a_token(client: TestClient, given: dict[str, 
         assert answer.status_code == 401, (method, path, answer.status_code, answer.text)
         assert answer.json()["status"] == 401
         assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_the_page_is_the_same_for_everybody(client: TestClient, owner: dict[str, str]) -> None:
+    for method, path in PAGE:
+        answer = client.request(method, path)
+        assert answer.status_code == 200, path
+        assert client.request(method, path, headers=owner).content == answer.content
+    assert not any(path in client.app.openapi()["paths"] for _, path in PAGE)  # type: ignore[attr-defined]
 
 
 def test_a_stranger_sees_nothing_of_a_project(
