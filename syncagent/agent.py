@@ -15,7 +15,11 @@ from syncagent.errors import ConfigError, NotFound, Unsupported
 from syncagent.model import DriverSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from syncagent.config import Settings
+    from syncagent.ingest.follow import Followed, Following
+    from syncagent.ingest.upload import Target, Uploader
     from syncagent.reconcile import Reconciler
 
 
@@ -116,6 +120,51 @@ class Agent:
     def reconciler(self, dataset: Dataset) -> Reconciler:
         """What keeps this dataset equal to its bucket."""
         return self._reconciler(self.catalog, dataset, self.bucket(dataset.driver))
+
+    def following(self, dataset: Dataset) -> Following:
+        """What a dataset says about its own annotation and metadata files."""
+        from syncagent.ingest.follow import following
+
+        return following(self.catalog.labels, dataset.id)
+
+    def follow(self, dataset: Dataset, keys: Sequence[str] | None = None) -> Followed | None:
+        """Take what the dataset's own files say, after a sweep or an event; None if it has no such files.
+
+        :param keys: only these were settled; None looks at all.
+        """
+        # The files' readers are loaded where a dataset has such files, and nowhere else.
+        if not self.catalog.labels.settings(dataset.id).get("sources"):
+            return None
+        from syncagent.ingest.follow import Follower
+
+        return Follower(self.catalog.labels, dataset.id, self.bucket(dataset.driver)).catch_up(keys)
+
+    def uploader(self, dataset: Dataset, *, overwrite: bool = False) -> Uploader:
+        """What uploads into a dataset: to its bucket, or beside the catalog where it has none."""
+        from syncagent.ingest.upload import BucketTarget, Uploader
+
+        if dataset.driver.type == "none":
+            target: Target = self._files_target(dataset)
+        else:
+            target = BucketTarget(self.reconciler(dataset))
+        return Uploader(
+            target, self.catalog.labels, dataset.id, overwrite=overwrite, workers=self.settings.workers
+        )
+
+    def _files_target(self, dataset: Dataset) -> Target:
+        from syncagent.catalog.files import Files
+        from syncagent.catalog.sql.items import Items
+        from syncagent.catalog.sql.sqlite import SqliteCatalog
+        from syncagent.ingest.content import Content, ContentTarget
+
+        if not isinstance(self.catalog, SqliteCatalog):
+            raise Unsupported(
+                f"dataset {dataset.name!r} has no bucket, and its bytes are kept at the server",
+                resource=dataset.name,
+                hint="upload into a dataset with a driver, or with dtlpy",
+            )
+        files = Files(Path(f"{self.catalog.db.path}.files"))
+        return ContentTarget(Content(Items(self.catalog), files, dataset.id, None))
 
     def planner(self, target: str, *, name: str | None = None, integration: str | None = None) -> Reconciler:
         """A reconciler to plan with. Stores nothing: what is not mirrored yet is compared with an empty catalog."""

@@ -169,3 +169,11 @@ class LabelStore(Protocol):
     def match(self, dataset: str, keys: Sequence[str] | None = None) -> int:
         """Give waiting entries to items that came (None: look at all of them); returns how many found theirs."""
         ...
+
+
+def stable_color(tag: str) -> str:
+    """A colour that is the same for the same label everywhere."""
+    number = 0
+    for character in tag:
+        number = (number * 31 + ord(character)) & 0xFFFFFF
+    return f"#{number:06x}"

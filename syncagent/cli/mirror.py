@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from syncagent.cli import output
+from syncagent.cli.ingest import probe_and_tell, tell_followed
 from syncagent.cli.root import integration_option, json_option, option, verbose, with_agent
 from syncagent.errors import EXIT_DIFFERS, Refused, SyncAgentError
 from syncagent.model import Action, Outcome, Report
@@ -52,13 +53,16 @@ def sync(
     if report.resumed_after is not None:
         output.note(f"resumed after {output.printable(report.resumed_after)}; --fresh lists everything")
     _finish(report, as_json=as_json)
+    files_failed = tell_followed(agent.follow(found), as_json=as_json)
+    if agent.catalog.labels.settings(found.id).get("probe"):
+        probe_and_tell(agent, found, as_json=as_json, quiet=quiet)
     if report.refused:
         raise Refused(
             f"nothing was removed: {report.refused}",
             resource=found.name,
             hint="look with 'syncagent plan', then pass --max-deletes with the number you expect",
         )
-    return EXIT_DIFFERS if report.failed else 0
+    return EXIT_DIFFERS if report.failed or files_failed else 0
 
 
 @click.command()
@@ -142,6 +146,7 @@ def settle(agent: Agent, dataset: str, keys: tuple[str, ...], as_json: bool) -> 
         except SyncAgentError as error:
             lines(Outcome(key, Action.FAILED, error=str(error)))
             code = error.exit_code
+    tell_followed(agent.follow(found, keys), as_json=as_json)
     return code
 
 

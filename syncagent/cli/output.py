@@ -175,3 +175,33 @@ class Progress:
 
     def _ignore(self, report: Report) -> None:
         pass
+
+
+class Counter:
+    """How far a long command is, in words: a live line on a terminal, a plain line every ten seconds elsewhere."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._live = not quiet and sys.stderr.isatty()
+        self._spoke = time.monotonic()
+        self._shown = False
+
+    def __enter__(self) -> Counter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+
+    def __call__(self, text: str) -> None:
+        """Tell how far it is, unless that was told a moment ago."""
+        now = time.monotonic()
+        if self._quiet or now - self._spoke < (0.2 if self._live else 10):
+            return
+        self._spoke = now
+        if self._live:
+            self._shown = True
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+        else:
+            note(text)

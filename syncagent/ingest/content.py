@@ -107,3 +107,14 @@ class Content:
                 self._reconciler.settle(item.key)
                 return
         self._items.dismiss(item.id, by=by)
+
+
+class ContentTarget:
+    """`ingest.upload.Target` over a dataset whose bytes are kept beside the catalog."""
+
+    def __init__(self, content: Content, *, by: str = "syncagent") -> None:
+        self._content, self._by = content, by
+
+    def put(self, key: str, body: BinaryIO, *, content_type: str | None) -> Item:
+        """See `ingest.upload.Target.put`."""
+        return self._content.upload(key, body, by=self._by, content_type=content_type)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from syncagent.catalog.labels import stable_color
 from syncagent.catalog.sql.items import Json
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.wire import time
@@ -116,14 +117,6 @@ def put_label(roots: list[Json], node: Mapping[str, Any], *, create: bool, chang
         }
         here["value"] |= given
     return made
-
-
-def stable_color(tag: str) -> str:
-    """A colour that is the same for the same label everywhere."""
-    number = 0
-    for character in tag:
-        number = (number * 31 + ord(character)) & 0xFFFFFF
-    return f"#{number:06x}"
 
 
 def flat_labels(roots: Sequence[Json], above: str = "") -> Iterator[Json]:

@@ -185,7 +185,7 @@ class Sources:
             fresh.append((item, added))
         self._labels.insert(fresh, by=_BY, file=file, reuse=old)
         self._db.change("count_annotations_of", {"items": json.dumps(list(told))})
-        seen |= told.keys()
+        seen.update(told)
         return sum(kept.values())
 
     def _drop_elsewhere(self, file: int, *, overwrite: bool) -> int:

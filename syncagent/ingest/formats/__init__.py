@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from importlib import import_module
+from pathlib import Path
 from typing import cast
 
-from syncagent.errors import ConfigError
+from syncagent.errors import ConfigError, InvalidInput
 from syncagent.ingest.formats.base import (
     Context,
     Files,
@@ -21,11 +22,13 @@ from syncagent.ingest.formats.base import (
 )
 
 __all__ = [
-    "NAMES", "Context", "Files", "Folder", "Format", "Losses", "NewFiles", "NewFolder", "Only", "Tree", "Zip", "get",
+    "NAMES", "Context", "Files", "Folder", "Format", "Losses", "NewFiles", "NewFolder", "Only", "Tree", "Zip", "get", "guess", "open_tree", "pick",
 ]  # fmt: skip
 
 NAMES = {
     "dataloop": "dataloop.Dataloop",
+    "vtt": "vtt.Vtt",
+    "srt": "vtt.Srt",
 }
 """Module and class of each format; loaded when used."""
 
@@ -41,3 +44,35 @@ def get(name: str) -> Format:
         raise ConfigError(f"unknown annotation format {name!r}", resource=name, hint=hint)
     module, _, kind = NAMES[name].partition(".")
     return cast(Format, getattr(import_module(f"syncagent.ingest.formats.{module}"), kind)())
+
+
+def open_tree(path: Path) -> Tree:
+    """The files at a path: of a folder, of a zip, or the one file.
+
+    :raises NotFound: there is none.
+    """
+    if path.suffix.lower() == ".zip" and path.is_file():
+        return Zip(path)
+    return Folder(path)
+
+
+def pick(name: str | None, tree: Tree, what: str) -> Format:
+    """The format of a name; without one, the format that the files look like.
+
+    :param what: what errors call the files.
+    :raises ConfigError: there is no such format. :raises InvalidInput: they look like none, or like several.
+    """
+    if name is not None:
+        return get(name)
+    likely = guess(tree)
+    if len(likely) != 1:
+        told = f"may be {' or '.join(likely)}" if likely else "looks like none of the annotation formats"
+        raise InvalidInput(f"{what} {told}", resource=what, hint=f"name one of {', '.join(NAMES)}")
+    return get(likely[0])
+
+
+def guess(tree: Tree) -> list[str]:
+    """Names of the formats that the first files of a tree look like."""
+    from syncagent.ingest.formats.guess import looks_like
+
+    return [name for name in looks_like(tree) if name in NAMES]

@@ -1,0 +1,270 @@
+"""Uploads: bytes into the dataset's bucket, then its item, then what is said about it. No item without its object."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+from syncagent.catalog import Item
+from syncagent.catalog.labels import Change, LabelStore
+from syncagent.errors import NotFound, SyncAgentError, Transient
+from syncagent.ingest.annotate import colors_of
+from syncagent.ingest.formats.base import Folder
+from syncagent.ingest.formats.dataloop import Dataloop, annotations_json
+from syncagent.ingest.gather import Upload
+from syncagent.model import Action, Outcome
+from syncagent.reconcile import Reconciler
+from syncagent.retry import retrying
+
+_BATCH = 200
+_AHEAD = 4  # batches' worth of uploads that wait for a worker
+
+
+class Target(Protocol):
+    """Where a dataset keeps its bytes."""
+
+    def put(self, key: str, body: BinaryIO, *, content_type: str | None) -> Item:
+        """Store the whole object, then make or refresh its item.
+
+        :raises SyncAgentError: there is no half object, and no item without one.
+        """
+        ...
+
+
+class BucketTarget:
+    """A dataset's bucket: the object first, then `settle` makes its item."""
+
+    def __init__(self, reconciler: Reconciler) -> None:
+        self._reconciler = reconciler
+
+    def put(self, key: str, body: BinaryIO, *, content_type: str | None) -> Item:
+        """See `Target.put`."""
+        self._reconciler.bucket.put(key, body, content_type=content_type)
+        self._reconciler.settle(key)
+        dataset = self._reconciler.dataset.id
+        # Whoever uploads a path wants its item, also if somebody deleted that while its object stayed.
+        self._reconciler.catalog.restore(dataset, key)
+        found = self._reconciler.catalog.labels.at(dataset, [key]).get(key)
+        if found is None:
+            raise NotFound(f"{key!r} is gone from the bucket again", resource=key)
+        return found
+
+
+class Checked:
+    """A stream that counts its bytes and takes their MD5 on the way."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self.size = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """As of any stream."""
+        data = self._stream.read(size)
+        self._md5.update(data)
+        self.size += len(data)
+        return data
+
+    def agrees(self, item: Item) -> bool:
+        """Whether the store has what was sent, as far as it tells."""
+        told = item.content_id or ""
+        if told.startswith("md5:") and told != f"md5:{base64.b64encode(self._md5.digest()).decode()}":
+            return False
+        return item.size == self.size
+
+
+@dataclass(slots=True)
+class Uploaded:
+    """What became of some uploads."""
+
+    added: int = 0
+    changed: int = 0
+    same: int = 0
+    """Left as they were: the item is there."""
+    failed: int = 0
+    bytes: int = 0
+    """Sent."""
+    annotations: int = 0
+    labels: int = 0
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    """Each that failed, and why: all of them, for a log."""
+
+
+class Uploader:
+    """Uploads into one dataset.
+
+    :param overwrite: also where an item is there already; its id and its annotations stay.
+    :param workers: uploads at once.
+    """
+
+    def __init__(
+        self, target: Target, store: LabelStore, dataset: str, *, overwrite: bool = False, workers: int = 8,
+        by: str | None = None,
+    ) -> None:  # fmt: skip
+        self._target, self._store, self._dataset = target, store, dataset
+        self._overwrite, self._workers, self._by = overwrite, workers, by
+        self._lock = threading.Lock()
+        self._colors = colors_of(store.labels(dataset)) if _has_recipe(store, dataset) else colors_of([])
+
+    def run(
+        self,
+        uploads: Iterable[Upload],
+        *,
+        on_outcome: Callable[[Outcome], None] | None = None,
+        on_progress: Callable[[Uploaded], None] | None = None,
+    ) -> Uploaded:
+        """Upload everything; one that fails does not stop the others.
+
+        Run again after an interruption it goes on: what is there already is not sent again.
+        """
+        report = Uploaded()
+        left = iter(uploads)
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="syncagent-upload") as pool:
+            try:
+                for outcome in self._outcomes(pool, left, report):
+                    _count(report, outcome)
+                    if on_outcome is not None:
+                        on_outcome(outcome)
+                    if on_progress is not None:
+                        on_progress(report)
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        return report
+
+    def _outcomes(
+        self, pool: ThreadPoolExecutor, left: Iterator[Upload], report: Uploaded
+    ) -> Iterator[Outcome]:
+        running: set[Future[Outcome]] = set()
+        seen: set[str] = set()
+        while batch := list(islice(left, _BATCH)):
+            known = self._store.at(self._dataset, [one.key for one in batch if one.key])
+            for one in batch:
+                if one.key in seen and one.key:
+                    yield Outcome(
+                        one.key, Action.FAILED, error=f"{one.source}: another file has this name too"
+                    )
+                    continue
+                seen.add(one.key)
+                running.add(pool.submit(self._one, one, known.get(one.key), report))
+            while len(running) > _AHEAD * self._workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+
+    def _one(self, upload: Upload, known: Item | None, report: Uploaded) -> Outcome:
+        try:
+            if upload.error is not None:
+                raise upload.error
+            if known is not None and not self._overwrite:
+                if known.size == upload.size:
+                    self._heal(upload, known, report)
+                return Outcome(upload.key, Action.SAME, known.size)
+            same = known is not None and _same(upload, known)
+            item = known if known is not None and same else retrying(self._put)(upload, report)
+            self._describe(upload, item, report)
+            if same:
+                return Outcome(upload.key, Action.SAME, item.size)
+        except SyncAgentError as error:
+            return Outcome(upload.key or upload.source, Action.FAILED, error=str(error))
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            return Outcome(upload.key or upload.source, Action.FAILED, error=f"{upload.source}: {reason}")
+        return Outcome(upload.key, Action.CHANGED if known else Action.ADDED, item.size)
+
+    def _put(self, upload: Upload, report: Uploaded) -> Item:
+        stream, kind = upload.open()
+        try:
+            body = Checked(stream)
+            item = self._target.put(upload.key, cast(BinaryIO, body), content_type=kind)
+        finally:
+            stream.close()
+        if not body.agrees(item):
+            raise Transient(f"{upload.key}: the store has other bytes than were sent", resource=upload.key)
+        with self._lock:
+            report.bytes += body.size
+        return item
+
+    def _heal(self, upload: Upload, known: Item, report: Uploaded) -> None:
+        """Say what an interrupted run did not come to say any more, where nothing was said since."""
+        bare = not known.user and not known.annotations and known.description is None
+        if bare and (upload.user or upload.annotations or upload.description):
+            self._describe(upload, known, report)
+
+    def _describe(self, upload: Upload, item: Item, report: Uploaded) -> None:
+        if upload.user or upload.system or upload.description is not None:
+            change = Change(item.id, upload.user or None, upload.system or None, upload.description)
+            self._store.describe(self._dataset, [change], by=self._by)
+        if upload.annotations is not None:
+            self._annotate(upload.annotations, item, report)
+
+    def _annotate(self, path: Path, item: Item, report: Uploaded) -> None:
+        found = [one for labelled in Dataloop().read(Folder(path)) for one in labelled.annotations]
+        new = {one.label for one in found if one.label} - self._colors.keys()
+        if new:
+            with self._lock:
+                labels = [{"tag": label, "color": self._colors[label]} for label in sorted(new)]
+                report.labels += self._store.add_labels(self._dataset, labels)
+        told = annotations_json(found, self._colors)
+        if item.annotations:  # overwritten: what it has already is not added again
+            had = self._store.annotations_of(self._dataset, [item.id]).get(item.id, [])
+            told = _new(told, had)
+        self._store.annotate(self._dataset, [(item.id, told)], by=self._by)
+        with self._lock:
+            report.annotations += len(told)
+
+
+def _same(upload: Upload, known: Item) -> bool:
+    """Whether an item certainly has these bytes, so that they need not be sent again."""
+    if upload.size is None or upload.size != known.size or not known.content_id:
+        return False
+    kind, _, told = known.content_id.rpartition(":")
+    if kind not in {"", "md5", "sha256"}:
+        return False
+    digest = hashlib.sha256() if kind == "sha256" else hashlib.md5(usedforsecurity=False)
+    stream, _ = upload.open()
+    try:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    finally:
+        stream.close()
+    return told in {digest.hexdigest(), base64.b64encode(digest.digest()).decode()}
+
+
+def _new(told: Sequence[dict[str, Any]], had: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def content(one: dict[str, Any]) -> str:
+        return repr((one["type"], one["label"], one.get("coordinates")))
+
+    there = [content(one) for one in had]
+    return [one for one in told if content(one) not in there]
+
+
+def _has_recipe(store: LabelStore, dataset: str) -> bool:
+    """Whether the recipe can be read; on the platform a dataset may have none."""
+    try:
+        store.labels(dataset)
+    except NotFound:
+        return False
+    return True
+
+
+def _count(report: Uploaded, outcome: Outcome) -> None:
+    match outcome.action:
+        case Action.ADDED:
+            report.added += 1
+        case Action.CHANGED:
+            report.changed += 1
+        case Action.SAME:
+            report.same += 1
+        case _:
+            report.failed += 1
+            report.errors.append((outcome.key, outcome.error or ""))
