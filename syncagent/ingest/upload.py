@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -57,25 +58,49 @@ class BucketTarget:
         return found
 
 
-class Checked:
-    """A stream that counts its bytes and takes their MD5 on the way."""
+class Checked(io.RawIOBase):
+    """A stream that counts its bytes and takes their MD5 on the way. An SDK may go back in it, if the stream can."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._md5 = hashlib.md5(usedforsecurity=False)
+        self._at = self._hashed = 0
         self.size = 0
+        """Bytes that came by."""
 
-    def read(self, size: int = -1) -> bytes:
-        """As of any stream."""
-        data = self._stream.read(size)
-        self._md5.update(data)
-        self.size += len(data)
-        return data
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """See `io.RawIOBase`."""
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        if self._at == self._hashed:  # and not a part that is sent again
+            self._md5.update(data)
+            self._hashed += len(data)
+        self._at += len(data)
+        self.size = max(self.size, self._at)
+        return len(data)
+
+    def seekable(self) -> bool:
+        """As the stream is."""
+        return bool(getattr(self._stream, "seekable", lambda: False)())
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """See `io.RawIOBase`."""
+        self._at = self._stream.seek(offset, whence)
+        return self._at
+
+    def tell(self) -> int:
+        """See `io.RawIOBase`."""
+        return self._at
 
     def agrees(self, item: Item) -> bool:
         """Whether the store has what was sent, as far as it tells."""
         told = item.content_id or ""
-        if told.startswith("md5:") and told != f"md5:{base64.b64encode(self._md5.digest()).decode()}":
+        digest = base64.b64encode(self._md5.digest()).decode()
+        if told.startswith("md5:") and self._hashed == self.size and told != f"md5:{digest}":
             return False
         return item.size == self.size
 
