@@ -46,11 +46,13 @@ HOMES = {
     "tenacity": r"retry\.py",
     "sqlite3": r"catalog/sql/\w+\.py|drivers/bucket\.py",
     "cryptography": r"catalog/vault\.py",
+    "av": r"ingest/probe/containers\.py|ingest/thumbnails\.py",
+    "pyarrow": r"ingest/tables\.py|ingest/formats/table\.py",
     "click": r"cli/.*",
     "rich": r"cli/.*",
 }
 # Only when used: never at the top of a module.
-LAZY = {"boto3", "botocore", "google", "azure", "cryptography"}
+LAZY = {"boto3", "botocore", "google", "azure", "cryptography", "av", "numpy", "PIL", "pyarrow"}
 
 
 def imports(tree: ast.AST, path: Path) -> Iterator[tuple[str, ast.stmt]]:
@@ -149,7 +151,7 @@ def test_sdks_load_only_when_used(path: Path) -> None:
             assert name.split(".")[0] not in LAZY, f"line {node.lineno}: {name}"
 
 
-HEAVY = ["google", "azure", "numpy", "PIL", "boto3", "botocore", "click", "rich", "cryptography", "sqlite3"]
+HEAVY = ["google", "azure", "av", "pyarrow", "numpy", "PIL", "boto3", "botocore", "click", "rich", "cryptography", "sqlite3"]
 
 
 def loaded_by(*modules: str) -> set[str]:
