@@ -148,8 +148,9 @@ class Agent:
         else:
             target = BucketTarget(self.reconciler(dataset))
         return Uploader(
-            target, self.catalog.labels, dataset.id, overwrite=overwrite, workers=self.settings.workers
-        )
+            target, self.catalog.labels, dataset.id, overwrite=overwrite, workers=self.settings.workers,
+            facts=self.catalog.atomic,
+        )  # fmt: skip
 
     def _files_target(self, dataset: Dataset) -> Target:
         from syncagent.catalog.files import Files

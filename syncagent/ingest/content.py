@@ -115,6 +115,7 @@ class ContentTarget:
     def __init__(self, content: Content, *, by: str = "syncagent") -> None:
         self._content, self._by = content, by
 
-    def put(self, key: str, body: BinaryIO, *, content_type: str | None) -> Item:
+    def put(self, key: str, body: BinaryIO, *, content_type: str | None) -> tuple[Item, str]:
         """See `ingest.upload.Target.put`."""
-        return self._content.upload(key, body, by=self._by, content_type=content_type)
+        item = self._content.upload(key, body, by=self._by, content_type=content_type)
+        return item, (item.storage or "").removeprefix("file:")

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from syncagent.catalog import Item
-from syncagent.catalog.labels import Change, LabelStore
+from syncagent.catalog.labels import Change, Facts, LabelStore
 from syncagent.errors import NotFound, SyncAgentError, Transient
 from syncagent.ingest.annotate import colors_of
 from syncagent.ingest.formats.base import Folder
 from syncagent.ingest.formats.dataloop import Dataloop, annotations_json
 from syncagent.ingest.gather import Upload
+from syncagent.ingest.probe import MediaInfo, probe
 from syncagent.model import Action, Outcome
 from syncagent.reconcile import Reconciler
 from syncagent.retry import retrying
@@ -31,8 +32,8 @@ _AHEAD = 4  # batches' worth of uploads that wait for a worker
 class Target(Protocol):
     """Where a dataset keeps its bytes."""
 
-    def put(self, key: str, body: BinaryIO, *, content_type: str | None) -> Item:
-        """Store the whole object, then make or refresh its item.
+    def put(self, key: str, body: BinaryIO, *, content_type: str | None) -> tuple[Item, str]:
+        """Store the whole object, then make or refresh its item; returns it, and the fingerprint of what was stored.
 
         :raises SyncAgentError: there is no half object, and no item without one.
         """
@@ -45,9 +46,9 @@ class BucketTarget:
     def __init__(self, reconciler: Reconciler) -> None:
         self._reconciler = reconciler
 
-    def put(self, key: str, body: BinaryIO, *, content_type: str | None) -> Item:
+    def put(self, key: str, body: BinaryIO, *, content_type: str | None) -> tuple[Item, str]:
         """See `Target.put`."""
-        self._reconciler.bucket.put(key, body, content_type=content_type)
+        stored = self._reconciler.bucket.put(key, body, content_type=content_type)
         self._reconciler.settle(key)
         dataset = self._reconciler.dataset.id
         # Whoever uploads a path wants its item, also if somebody deleted that while its object stayed.
@@ -55,7 +56,7 @@ class BucketTarget:
         found = self._reconciler.catalog.labels.at(dataset, [key]).get(key)
         if found is None:
             raise NotFound(f"{key!r} is gone from the bucket again", resource=key)
-        return found
+        return found, stored.fingerprint
 
 
 class Checked(io.RawIOBase):
@@ -126,16 +127,17 @@ class Uploader:
     """Uploads into one dataset.
 
     :param overwrite: also where an item is there already; its id and its annotations stay.
-    :param workers: uploads at once.
+    :param workers: uploads at once. :param facts: note what the bytes say of size, type, duration and so on.
     """
 
     def __init__(
         self, target: Target, store: LabelStore, dataset: str, *, overwrite: bool = False, workers: int = 8,
-        by: str | None = None,
+        by: str | None = None, facts: bool = True,
     ) -> None:  # fmt: skip
         self._target, self._store, self._dataset = target, store, dataset
         self._overwrite, self._workers, self._by = overwrite, workers, by
         self._lock = threading.Lock()
+        self._facts = facts
         self._colors = colors_of(store.labels(dataset)) if _has_recipe(store, dataset) else colors_of([])
 
     def run(
@@ -210,11 +212,16 @@ class Uploader:
         stream, kind = upload.open()
         try:
             body = Checked(stream)
-            item = self._target.put(upload.key, cast(BinaryIO, body), content_type=kind)
+            # What the bytes say is known here for nothing: nobody has to read them back from the bucket.
+            info = media_of(cast(BinaryIO, body), upload.key) if body.seekable() else None
+            kind = kind or (info.mimetype if info else None)
+            item, fingerprint = self._target.put(upload.key, cast(BinaryIO, body), content_type=kind)
         finally:
             stream.close()
         if not body.agrees(item):
             raise Transient(f"{upload.key}: the store has other bytes than were sent", resource=upload.key)
+        if info is not None and self._facts:
+            self._store.set_facts(self._dataset, [Facts(item.id, fingerprint, info.system(), info.mimetype)])
         with self._lock:
             report.bytes += body.size
         return item
@@ -246,6 +253,19 @@ class Uploader:
         self._store.annotate(self._dataset, [(item.id, told)], by=self._by)
         with self._lock:
             report.annotations += len(told)
+
+
+def media_of(stream: BinaryIO, name: str) -> MediaInfo:
+    """What the bytes of a stream say; it is at its beginning again afterwards."""
+    size = stream.seek(0, io.SEEK_END)
+
+    def read(offset: int, length: int) -> bytes:
+        stream.seek(offset)
+        return stream.read(length)
+
+    found = probe(read, size, name)
+    stream.seek(0)
+    return found
 
 
 def _same(upload: Upload, known: Item) -> bool:

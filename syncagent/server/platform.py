@@ -21,8 +21,10 @@ from syncagent.catalog.sql.recipes import Recipes
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import ConfigError, Refused, SyncAgentError
 from syncagent.ingest.content import Content
+from syncagent.ingest.thumbnails import Cache
 from syncagent.reconcile import Reconciler
 
+_THUMBNAIL_BYTES = 1 << 30
 _log = logging.getLogger(__name__)
 Json = dict[str, Any]
 Progress = Callable[[int], None]
@@ -52,6 +54,7 @@ class Platform:
         self.commands = Commands(catalog)
         path = catalog.db.path
         self.files = Files(Path(f"{path}.files"))
+        self.thumbnails = Cache(Path(f"{path}.thumbnails"), _THUMBNAIL_BYTES)
         self._contents: dict[str, Content] = {}
         self._lock = threading.Lock()
         self._jobs = ThreadPoolExecutor(4, thread_name_prefix="syncagent-command")

@@ -18,6 +18,7 @@ from fastapi import APIRouter
 from syncagent.catalog.base import Item
 from syncagent.catalog.filters import Query, parse_query
 from syncagent.errors import InvalidInput, NotFound, Refused, Unsupported
+from syncagent.ingest.probing import probe_dataset
 from syncagent.model import Report
 from syncagent.server import shapes
 from syncagent.server.auth import Who
@@ -172,7 +173,13 @@ def sync(on: On, who: Who, api: Api, dataset: str) -> Json:
             raise Refused(
                 report.refused, resource=found["name"], hint="'syncagent sync --max-deletes' allows it"
             )
-        return {"listed": report.listed, "added": report.added, "removed": report.removed}
+        mirrored = on.catalog.dataset(dataset)
+        followed = on.agent.follow(mirrored)
+        progress(97)
+        if on.catalog.labels.settings(dataset).get("probe"):
+            probe_dataset(on.catalog.labels, dataset, reconciler.bucket, workers=on.agent.settings.workers)
+        files = {"files": followed.files, "filesFailed": followed.failed} if followed is not None else {}
+        return {"listed": report.listed, "added": report.added, "removed": report.removed, **files}
 
     return shapes.command(on.start("SyncDataset", who.email, work, spec={"datasetId": dataset}), api)
 

@@ -14,8 +14,11 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 
 from syncagent.catalog.base import Item
 from syncagent.catalog.filters import parse_query
+from syncagent.catalog.labels import Facts
 from syncagent.errors import InvalidInput, NotFound
 from syncagent.ingest import thumbnails
+from syncagent.ingest.probe import Window
+from syncagent.ingest.upload import media_of
 from syncagent.server import shapes
 from syncagent.server.auth import Who
 from syncagent.server.platform import Platform
@@ -103,7 +106,19 @@ def upload(
         made.id, by=who.email, user=part(given, "user"), system=system, description=description
     )
     response.headers["x-item-op"] = "overwrite" if known else "created"
-    return shapes.item(made, api)
+    return shapes.item(_with_facts(on, made, body), api)
+
+
+def _with_facts(on: Platform, item: Item, body: Any) -> Item:
+    """The item with what its bytes, which are here, say of it: the client needs a picture's size."""
+    row = on.catalog.get(item.dataset, item.key)
+    if row is None or row.fingerprint is None:
+        return item
+    info = media_of(body, item.key)
+    # The client's word for the type stands, unless the bytes are certainly a picture, a film or a sound.
+    kind = info.mimetype if info.mimetype.split("/")[0] in {"image", "video", "audio"} else None
+    on.catalog.labels.set_facts(item.dataset, [Facts(item.id, row.fingerprint, info.system(), kind)])
+    return on.items.get(item.id)
 
 
 def _metadata(given: str | None) -> Json:
@@ -259,11 +274,28 @@ def thumbnail(
     headers = {"ETag": tag, "Cache-Control": "private, max-age=86400"}
     if known == tag:
         return Response(status_code=304, headers=headers)
-    if not found.mimetype.startswith("image/") or found.size > thumbnails.MAX_BYTES:
-        raise NotFound(f"{found.filename} has no thumbnail", resource=item)
-    with on.content(found.dataset).open(found) as body:
-        picture, kind = thumbnails.thumbnail(body, found.filename)
+    kept = on.thumbnails.get(found.dataset, tag)
+    if kept is None:
+        kept = _thumbnail(on, found)
+        on.thumbnails.put(found.dataset, tag, *kept)
+    picture, kind = kept
     return Response(picture, media_type=kind, headers=headers)
+
+
+def _thumbnail(on: Platform, found: Item) -> tuple[bytes, str]:
+    content = on.content(found.dataset)
+    if found.mimetype.startswith("video/"):
+
+        def read(offset: int, length: int) -> bytes:
+            with content.open(found, offset=offset, length=length) as body:
+                return body.read()
+
+        window = Window(read, found.size, limit=thumbnails.VIDEO_BYTES)
+        return thumbnails.video_thumbnail(window, found.filename)
+    if not found.mimetype.startswith("image/") or found.size > thumbnails.MAX_BYTES:
+        raise NotFound(f"{found.filename} has no thumbnail", resource=found.id)
+    with content.open(found) as body:
+        return thumbnails.thumbnail(body, found.filename)
 
 
 @router.get(
