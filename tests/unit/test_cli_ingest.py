@@ -1,0 +1,190 @@
+"""The commands of the ingest core, as a person types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_cli import Shell, bucket, photos, put, run
+
+__all__ = ["bucket", "photos", "run"]
+
+
+def boxes(*labels: str, filename: str | None = None) -> str:
+    told = [
+        {"type": "box", "label": label, "coordinates": [{"x": n, "y": 1}, {"x": n + 5, "y": 9}]}
+        for n, label in enumerate(labels)
+    ]
+    return json.dumps({"annotations": told, **({"filename": filename} if filename else {})})
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    (folder / "a.json").write_text(boxes("car", "dog"))
+    (folder / "b.json").write_text(boxes("car"))
+    return folder
+
+
+def test_import_stats_and_export(run: Shell, photos: Path, labels: Path, tmp_path: Path) -> None:
+    run("sync", photos)
+    first = run("annotations", "import", "photos", labels)
+    assert (first.code, first.out) == (0, "3 annotations added, 0 there already, on 2 items; 2 new labels\n")
+    again = run("annotations", "import", "photos", labels)
+    assert again.out.startswith("0 annotations added, 3 there already")
+    stats = run("annotations", "stats", "photos", "--json").json
+    assert stats[0] == {"label": "car", "type": "box", "annotations": 2, "items": 2}
+    assert stats[-1] == {"report": {"items": 3, "annotations": 3, "annotated": 2}}
+    (labels / "a.json").write_text(boxes("bus"))
+    replaced = run("annotations", "import", "photos", labels, "--replace")
+    assert "1 annotations added, 1 there already, 2 removed" in replaced.out
+    (labels / "gone.json").write_text(boxes("x"))
+    missing = run("annotations", "import", "photos", labels)
+    assert missing.code == 1
+    assert "! gone: no such item" in missing.err
+    done = run("annotations", "export", "photos", tmp_path / "out", "--annotated-only", "--label", "bus")
+    assert done.out == "1 annotations of 1 items\n"
+    assert [path.name for path in (tmp_path / "out").rglob("*.json")] == ["a.jpg.json"]
+    prefix = run("annotations", "export", "photos", tmp_path / "out2", "--prefix", "b")
+    assert prefix.out == "1 annotations of 1 items\n"
+
+
+def test_a_root_and_a_broken_file(run: Shell, photos: Path, labels: Path) -> None:
+    (photos / "deep").mkdir()
+    (photos / "a.jpg").rename(photos / "deep/a.jpg")
+    run("sync", photos)
+    (labels / "b.json").unlink()
+    assert run("annotations", "import", "photos", labels, "--root", "deep/").code == 0
+    (labels / "c.json").write_text('{"annotations": [{"type": "box", "label": "x"}]}')
+    broken = run("annotations", "import", "photos", labels)
+    assert broken.code == 2
+    assert "c.json: annotation 0" in broken.err
+    assert run("annotations", "import", "photos", labels, "--format", "cocoa").code == 2
+
+
+def test_files_are_converted_without_a_catalog(run: Shell, labels: Path, tmp_path: Path) -> None:
+    done = run("annotations", "convert", labels, tmp_path / "out", "--to", "dataloop")
+    assert (done.code, done.out) == (0, "3 annotations of 2 items\n")
+    (tmp_path / "odd.txt").write_text("what is this?")
+    unknown = run("annotations", "convert", tmp_path / "odd.txt", tmp_path / "o", "--to", "dataloop")
+    assert unknown.code == 2
+    assert "looks like none of the annotation formats; name one of" in unknown.err
+    assert run("annotations", "stats", labels).out.endswith("3 annotations on 2 of 2 items\n")
+    assert run("annotations", "stats", "nothing").code == 4
+
+
+def test_label_files_in_the_bucket(run: Shell, photos: Path, labels: Path) -> None:
+    labels.rename(photos / "labels")
+    run("sync", photos)
+    added = run("annotations", "source", "add", "photos", "--prefix", "labels/", "--format", "dataloop")
+    assert (added.code, added.out) == (0, "2 annotation files taken, 3 annotations\n")
+    assert run("annotations", "source", "ls", "photos", "--json").json == [
+        {"prefix": "labels/", "format": "dataloop", "root": "", "overwrite": False}
+    ]
+    (photos / "labels/a.json").write_text(boxes("bus"))
+    (photos / "labels/late.json").write_text(boxes("tram"))
+    synced = run("sync", "photos")
+    assert "2 annotation files taken, 1 annotations; 1 items are not there yet" in synced.out
+    (photos / "late.jpg").write_text("x")
+    assert "1 items found theirs" in run("sync", "photos").out
+    (photos / "labels/a.json").write_text("{")
+    broken = run("sync", "photos")
+    assert broken.code == 1
+    assert "labels" not in broken.out.splitlines()[-1] or "1 not readable" in broken.out
+    assert "! a.json:" in broken.err
+    assert run("annotations", "source", "add", "photos", "--format", "cocoa").code == 2
+    assert run("annotations", "source", "rm", "photos", "--prefix", "none").code == 4
+    assert run("annotations", "source", "rm", "photos", "--prefix", "labels/").code == 0
+    assert run("annotations", "source", "ls", "photos").out == ""
+
+
+def test_upload(run: Shell, photos: Path, labels: Path, bucket: str, tmp_path: Path) -> None:
+    run("sync", bucket, "--dataset", "box", "--quiet")
+    done = run(
+        "upload", photos, "box", "--to", "/up", "--annotations", labels, "--metadata", '{"k": 1}', "--json"
+    )
+    assert done.code == 0
+    assert done.json[-1]["report"]["added"] == 3
+    assert done.json[-1]["report"]["annotations"] == 3
+    item = run("item", "box", "up/photos/a.jpg", "--json").json[0]
+    assert (item["metadata"]["user"], item["annotationsCount"]) == ({"k": 1}, 2)
+    assert run("upload", photos, "box", "--to", "up").out.endswith(
+        "3 there already, 0 failed; 0 bytes, 0 annotations\n"
+    )
+    log = tmp_path / "errors.jsonl"
+    (tmp_path / "table.csv").write_text("local_path,remote_name\nphotos/a.jpg,x.jpg\nphotos/gone.jpg,\n")
+    bad = run("upload", "box", "--manifest", tmp_path / "table.csv", "--error-log", log, "--quiet")
+    assert (bad.code, bad.out.split(";")[0]) == (1, "1 added, 0 changed, 0 there already, 1 failed")
+    assert "gone.jpg" in json.loads(log.read_text())["error"]
+    refused = run("upload", "http://127.0.0.1:1/y.jpg", "box")
+    assert refused.code == 1
+    assert "private network; pass --allow-private" in refused.out
+    assert run("upload", "box").code == 2
+    assert run("upload", photos, "box", "--metadata", "{").code == 2
+    assert run("upload", tmp_path / "gone", "box").code == 4
+    assert run("check", "box").code == 0
+
+
+def test_metadata(run: Shell, photos: Path, tmp_path: Path) -> None:
+    run("sync", photos)
+
+    def user(key: str) -> object:
+        return run("item", "photos", key, "--json").json[0]["metadata"]["user"]
+
+    assert (
+        run("metadata", "photos", "a.jpg", "--set", "a.b=1", "--set", "t=text").out
+        == "1 changed, 0 not there\n"
+    )
+    assert user("a.jpg") == {"a": {"b": 1}, "t": "text"}
+    run("metadata", "photos", "a.jpg", "--unset", "a.b", "--merge", '{"l": [1]}')
+    assert user("a.jpg") == {"a": {}, "t": "text", "l": [1]}
+    assert run("metadata", "photos", "--all", "--set", "all=true").out == "3 changed, 0 not there\n"
+    assert (
+        run("metadata", "photos", "--query", '{"filename": "*.txt"}', "--set", "q=1").out
+        == "1 changed, 0 not there\n"
+    )
+    run("metadata", "photos", "a.jpg", "--replace", "--set", "only=1")
+    assert user("a.jpg") == {"only": 1}
+    (tmp_path / "t.csv").write_text("key,city,n\n/a.jpg,Rome,1\nb.jpg,,2\ngone,x,3\n")
+    table = run("metadata", "photos", "--from", tmp_path / "t.csv")
+    assert (table.code, table.out, table.err) == (1, "2 changed, 1 not there\n", "! gone: no such item\n")
+    assert (user("a.jpg"), user("b.jpg")) == ({"only": 1, "city": "Rome", "n": "1"}, {"all": True, "n": "2"})
+    for wrong in (
+        ["--set", "x=1"],
+        ["a.jpg"],
+        ["a.jpg", "--set", "x"],
+        ["a.jpg", "--merge", "[]"],
+        ["a.jpg", "--all", "--set", "x=1"],
+    ):
+        assert run("metadata", "photos", *wrong).code == 2, wrong
+
+
+def test_probe_by_hand_and_after_every_sync(run: Shell, tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (7, 5)).save(folder / "a.png")
+    (folder / "b.jpg").write_text("no picture")
+    run("sync", folder)
+    assert run("probe", "pictures").out == "2 probed: 1 with facts, 1 without, 0 failed\n"
+    system = run("item", "pictures", "a.png", "--json").json[0]["metadata"]["system"]
+    assert (system["width"], system["height"]) == (7, 5)
+    assert run("probe", "pictures", "--follow").out == ""
+    Image.new("RGB", (9, 5)).save(folder / "c.png")
+    assert "1 probed: 1 with facts" in run("sync", "pictures").out
+    run("probe", "pictures", "--no-follow")
+    Image.new("RGB", (9, 9)).save(folder / "d.png")
+    assert "probed" not in run("sync", "pictures").out
+    assert run("probe", "pictures", "--limit", "1", "--json").json[-1]["probed"]["looked"] == 1
+
+
+def test_items_of_a_bucket_in_memory_are_settled_with_their_labels(run: Shell, bucket: str) -> None:
+    run("sync", bucket, "--dataset", "box", "--quiet")
+    run("annotations", "source", "add", "box", "--prefix", "l/", "--format", "dataloop")
+    put(bucket, "l/a.json", boxes("car", filename="/a").encode())
+    settled = run("settle", "box", "l/a.json")
+    assert settled.out == "+ l/a.json\n1 annotation files taken, 1 annotations\n"
