@@ -144,7 +144,7 @@ def _give(
         there = known.get(found.id, {})
         new = []
         for annotation in one.annotations:
-            ids = there.get(_content(annotation))
+            ids = there.get(_content(annotation)) if there else None
             if ids:
                 ids.pop(0)
                 report.same += 1

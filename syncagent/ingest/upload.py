@@ -227,17 +227,17 @@ class Uploader:
         return item
 
     def _heal(self, upload: Upload, known: Item, report: Uploaded) -> None:
-        """Say what an interrupted run did not come to say any more, where nothing was said since."""
-        bare = not known.user and not known.annotations and known.description is None
-        if bare and (upload.user or upload.annotations or upload.description):
+        """Say what an interrupted run did not come to say any more. Metadata is said last: where it is, all is."""
+        unsaid = not known.user if upload.user else not known.annotations and upload.annotations is not None
+        if unsaid:
             self._describe(upload, known, report)
 
     def _describe(self, upload: Upload, item: Item, report: Uploaded) -> None:
+        if upload.annotations is not None:
+            self._annotate(upload.annotations, item, report)
         if upload.user or upload.system or upload.description is not None:
             change = Change(item.id, upload.user or None, upload.system or None, upload.description)
             self._store.describe(self._dataset, [change], by=self._by)
-        if upload.annotations is not None:
-            self._annotate(upload.annotations, item, report)
 
     def _annotate(self, path: Path, item: Item, report: Uploaded) -> None:
         found = [one for labelled in Dataloop().read(Folder(path)) for one in labelled.annotations]

@@ -15,6 +15,7 @@ from syncagent.catalog.sql.items import FACTS, Items, Json
 from syncagent.catalog.sql.recipes import Recipes, flat_labels, put_label
 from syncagent.catalog.sql.sources import Sources, origin_of
 from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.catalog.wire import dumps
 from syncagent.errors import InvalidInput, NotFound
 
 _BATCH = 1000
@@ -161,19 +162,14 @@ class SqlLabels:
                 "an annotation has no type or no label", resource=self._catalog.public_id(item)
             )
         data = {name: value for name, value in annotation.items() if name not in OURS}
-        metadata = data.get("metadata")
-        system = metadata.get("system") if isinstance(metadata, Mapping) else None
-        if (
-            isinstance(metadata, Mapping)
-            and isinstance(system, Mapping)
-            and (parent := system.get("parentId"))
-        ):
+        if parent := _parent(annotation):
+            metadata = data["metadata"]
             above = names.get(parent)
             if above is None and self._of_item(str(parent)) != item:
                 raise NotFound(f"no annotation {parent!r} on the item to be a parent", resource=str(parent))
             told = self._catalog.public_id(above) if above is not None else parent
-            data["metadata"] = {**metadata, "system": {**system, "parentId": told}}
-        return json.dumps(data), kind, label
+            data["metadata"] = {**metadata, "system": {**metadata["system"], "parentId": told}}
+        return dumps(data), kind, label
 
     def _of_item(self, annotation: str) -> int | None:
         rows = self._db.query("annotation", {"n": self._catalog.number_of(annotation)})
@@ -321,8 +317,8 @@ def _refuse_circles(annotations: Sequence[Mapping[str, Any]], item: str) -> None
 
 def _parent(annotation: Mapping[str, Any]) -> Any:
     metadata = annotation.get("metadata")
-    system = metadata.get("system") if isinstance(metadata, Mapping) else None
-    return system.get("parentId") if isinstance(system, Mapping) else None
+    system = metadata.get("system") if isinstance(metadata, dict) else None
+    return system.get("parentId") if isinstance(system, dict) else None
 
 
 # What a probe tells, and another one may take back.

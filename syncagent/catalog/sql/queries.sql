@@ -526,7 +526,7 @@ SELECT i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version, i.con
        i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
        (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
 FROM json_each(:keys) wanted
-JOIN item i ON i.dataset = :dataset AND i.driver = :driver AND i.key = wanted.value AND i.removed_at IS NULL
+CROSS JOIN item i INDEXED BY item_key ON i.dataset = :dataset AND i.driver = :driver AND i.key = wanted.value AND i.removed_at IS NULL
 LEFT JOIN item_metadata m ON m.item = i.n;
 
 -- name: items_of_stems
@@ -544,7 +544,7 @@ ORDER BY wanted.value, NOT (i.content_type GLOB 'image/*' OR i.content_type GLOB
 
 -- name: dataset_items
 -- Numbers of those of some rows that are items of a dataset.
-SELECT n FROM item WHERE n IN (SELECT value FROM json_each(:numbers)) AND dataset = :dataset AND created_at IS NOT NULL;
+SELECT n FROM item WHERE n IN (SELECT value FROM json_each(:numbers)) AND +dataset = :dataset AND created_at IS NOT NULL;
 
 -- name: annotations_of
 -- Annotations of some items, oldest first.
@@ -603,8 +603,7 @@ WHERE i.dataset = :dataset AND i.driver = :driver AND i.key = :key;
 -- name: stale
 -- Files that were written or went since they were taken.
 SELECT i.key, i.fingerprint FROM item i LEFT JOIN source_file f ON f.item = i.n
-WHERE i.dataset = :dataset AND i.driver = :driver AND i.key > :after AND i.key >= :prefix
-  AND (:until IS NULL OR i.key < :until) AND i.fingerprint IS NOT f.fingerprint
+WHERE i.dataset = :dataset AND i.driver = :driver AND i.key >= :first AND i.key < :until AND i.fingerprint IS NOT f.fingerprint
   AND EXISTS (SELECT 1 FROM json_each(:suffixes) s WHERE lower(substr(i.key, -length(s.value))) = s.value)
 ORDER BY i.key LIMIT :limit;
 
@@ -630,14 +629,24 @@ VALUES (:file, :dataset, :key, :stem, :item, :annotations, :user);
 -- Entries whose item has come, by its whole key.
 SELECT e.n, e.file, e.annotations, e.user, i.n FROM source_entry e
 JOIN item i ON i.dataset = e.dataset AND i.driver = :driver AND i.key = e.key AND i.removed_at IS NULL
-WHERE e.dataset = :dataset AND e.item IS NULL AND NOT e.stem
-  AND (:keys IS NULL OR e.key IN (SELECT value FROM json_each(:keys))) LIMIT 1000;
+WHERE e.dataset = :dataset AND e.item IS NULL AND NOT e.stem LIMIT 1000;
+
+-- name: waiting_for
+-- Those of some keys.
+SELECT e.n, e.file, e.annotations, e.user, i.n FROM source_entry e
+JOIN item i ON i.dataset = e.dataset AND i.driver = :driver AND i.key = e.key AND i.removed_at IS NULL
+WHERE e.dataset = :dataset AND e.key IN (SELECT value FROM json_each(:keys)) AND e.item IS NULL AND NOT e.stem LIMIT 1000;
 
 -- name: waiting_stems
 -- Stems that wait.
 SELECT DISTINCT key FROM source_entry
-WHERE dataset = :dataset AND item IS NULL AND stem AND key > :after
-  AND (:keys IS NULL OR key IN (SELECT value FROM json_each(:keys))) ORDER BY key LIMIT 1000;
+WHERE dataset = :dataset AND item IS NULL AND stem AND key > :after ORDER BY key LIMIT 1000;
+
+-- name: waiting_stems_of
+-- Those among some.
+SELECT DISTINCT key FROM source_entry
+WHERE dataset = :dataset AND key IN (SELECT value FROM json_each(:keys)) AND item IS NULL AND stem AND key > :after
+ORDER BY key LIMIT 1000;
 
 -- name: waiting_of_stem
 -- Entries of a stem.

@@ -13,6 +13,7 @@ from syncagent.catalog.base import Item
 from syncagent.catalog.labels import Entry, Stale, Taken
 from syncagent.catalog.sql.items import Items, merged
 from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.catalog.wire import dumps
 
 if TYPE_CHECKING:
     from syncagent.catalog.sql.labels import SqlLabels
@@ -41,8 +42,9 @@ class Sources:
     ) -> list[Stale]:
         """See `LabelStore.stale`."""
         given = {
-            **self._catalog.source(dataset), "prefix": prefix, "until": _after(prefix), "after": after or "",
-            "suffixes": json.dumps(list(suffixes)), "limit": limit,
+            # No key holds a NUL, so that this is the first text after `after`.
+            **self._catalog.source(dataset), "first": prefix if after is None else max(prefix, f"{after}\0"),
+            "until": _after(prefix), "suffixes": json.dumps(list(suffixes)), "limit": limit,
         }  # fmt: skip
         return [Stale(*row) for row in self._db.query("stale", given)]
 
@@ -110,7 +112,7 @@ class Sources:
             rows.append({
                 "file": file, "dataset": self._catalog.source(dataset)["dataset"], "key": entry.key,
                 "stem": int(entry.stem), "item": n,
-                "annotations": json.dumps(list(entry.annotations)) if n is None else None,
+                "annotations": dumps(list(entry.annotations)) if n is None else None,
                 "user": json.dumps(dict(entry.user)) if entry.user else None,
             })  # fmt: skip
             if item is not None and entry.user:
@@ -204,10 +206,12 @@ class Sources:
     def match(self, dataset: str, keys: Sequence[str] | None = None) -> int:
         """See `LabelStore.match`."""
         source, found = self._catalog.source(dataset), 0
-        given = {**source, "keys": None if keys is None else json.dumps(list(keys))}
+        given, name = source, "waiting"
+        if keys is not None:
+            given, name = {**source, "keys": json.dumps(list(keys))}, "waiting_for"  # type: ignore[dict-item]  # a text
         while True:
             with self._db.transaction():
-                rows = self._db.query("waiting", given)
+                rows = self._db.query(name, given)
                 for n, file, told, user, item in rows:
                     self._give(n, file, item, told, user)
             found += len(rows)
@@ -217,10 +221,14 @@ class Sources:
 
     def _match_stems(self, dataset: str, keys: Sequence[str] | None) -> int:
         found, after = 0, ""
-        wanted = None if keys is None else json.dumps([*keys, *(stem_of(key) for key in keys)])
         number = self._catalog.source(dataset)["dataset"]
+        given: dict[str, Any] = {"dataset": number}
+        if keys is not None:
+            given["keys"] = json.dumps([*keys, *(stem_of(key) for key in keys)])
         while True:
-            rows = self._db.query("waiting_stems", {"dataset": number, "after": after, "keys": wanted})
+            rows = self._db.query(
+                "waiting_stems" if keys is None else "waiting_stems_of", {**given, "after": after}
+            )
             stems = [stem for (stem,) in rows]
             with self._db.transaction():
                 for stem, items in self._labels.stems(dataset, stems).items():
@@ -261,9 +269,9 @@ def _media(found: list[Item]) -> list[Item]:
     return [one for one in found if one.mimetype.split("/")[0] in {"image", "video", "audio"}] or found
 
 
-def _after(prefix: str) -> str | None:
-    """The first text after all that begin with `prefix`, or None."""
+def _after(prefix: str) -> str | bytes:
+    """The first value after all texts that begin with `prefix`; bytes come after every text."""
     if not prefix:
-        return None
+        return b""
     last = ord(prefix[-1]) + 1
-    return prefix[:-1] + chr(0xE000 if last == 0xD800 else last) if last < 0x110000 else None
+    return prefix[:-1] + chr(0xE000 if last == 0xD800 else last) if last < 0x110000 else b""
