@@ -33,6 +33,7 @@ bench: .venv/.ready rigs
 	@$(PY) benchmarks/listing.py
 	@$(PY) benchmarks/query.py
 	@$(PY) benchmarks/rest.py
+	@$(PY) benchmarks/ingest.py
 
 clean:
 	rm -rf .venv .rigs .demo
