@@ -24,19 +24,20 @@ if ! grep -qs "\"version\": \"$version\"" "$home/node_modules/azurite/package.js
 fi
 command -v node > "$rigs/node.path"
 # The platform's own client, in an environment of its own: it judges `syncagent serve`.
-sdk=1.126.5
-if [ "$(cat "$rigs/dtlpy/.version" 2>/dev/null)" != "$sdk" ]; then
+# OpenCV is no dependency of it, but its converter and its drawing need one.
+sdk=1.126.5 opencv=4.13.0.92
+if [ "$(cat "$rigs/dtlpy/.version" 2>/dev/null)" != "$sdk $opencv" ]; then
   echo "setting up dtlpy $sdk in $rigs/dtlpy (once) ..." >&2
   python=.venv/bin/python
   [ -x "$python" ] || python=python3
   if command -v uv >/dev/null 2>&1; then
     uv venv -q --clear --python "$python" "$rigs/dtlpy"
-    uv pip install -q --python "$rigs/dtlpy/bin/python" "dtlpy==$sdk"
+    uv pip install -q --python "$rigs/dtlpy/bin/python" "dtlpy==$sdk" "opencv-python-headless==$opencv"
   else
     "$python" -m venv --clear "$rigs/dtlpy"
-    "$rigs/dtlpy/bin/python" -m pip install -q --disable-pip-version-check "dtlpy==$sdk"
+    "$rigs/dtlpy/bin/python" -m pip install -q --disable-pip-version-check "dtlpy==$sdk" "opencv-python-headless==$opencv"
   fi
-  echo "$sdk" > "$rigs/dtlpy/.version"
+  echo "$sdk $opencv" > "$rigs/dtlpy/.version"
 fi
 # A browser, which looks at the server's page.
 if ! command -v chromium >/dev/null 2>&1 && ! command -v chromium-browser >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then

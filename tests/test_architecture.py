@@ -151,7 +151,20 @@ def test_sdks_load_only_when_used(path: Path) -> None:
             assert name.split(".")[0] not in LAZY, f"line {node.lineno}: {name}"
 
 
-HEAVY = ["google", "azure", "av", "pyarrow", "numpy", "PIL", "boto3", "botocore", "click", "rich", "cryptography", "sqlite3"]
+HEAVY = [
+    "google",
+    "azure",
+    "av",
+    "pyarrow",
+    "numpy",
+    "PIL",
+    "boto3",
+    "botocore",
+    "click",
+    "rich",
+    "cryptography",
+    "sqlite3",
+]
 
 
 def loaded_by(*modules: str) -> set[str]:

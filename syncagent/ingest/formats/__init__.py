@@ -27,8 +27,16 @@ __all__ = [
 
 NAMES = {
     "dataloop": "dataloop.Dataloop",
+    "coco": "coco.Coco",
+    "masks": "png.Masks",
+    "yolo": "yolo.Yolo",
+    "voc": "voc.Voc",
     "vtt": "vtt.Vtt",
     "srt": "vtt.Srt",
+    "cvat": "cvat.Cvat",
+    "mot": "mot.Mot",
+    "label-studio": "label_studio.LabelStudio",
+    "table": "table.Table",
 }
 """Module and class of each format; loaded when used."""
 
@@ -73,6 +81,6 @@ def pick(name: str | None, tree: Tree, what: str) -> Format:
 
 def guess(tree: Tree) -> list[str]:
     """Names of the formats that the first files of a tree look like."""
-    from syncagent.ingest.formats.guess import looks_like
+    from syncagent.ingest.formats.detect import looks_like
 
     return [name for name in looks_like(tree) if name in NAMES]

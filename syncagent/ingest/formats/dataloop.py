@@ -279,31 +279,25 @@ def _json(one: Annotation, colors: Mapping[str, str]) -> Json:
         mark["crowd"] = True
     if not one.visible:
         mark["visible"] = False
-    system: Json = {
-        "attributes": dict(one.attributes),
-        "objectId": one.object_id,
-        "parentId": one.parent,
-        "frame": one.frame,
-        "endFrame": one.end_frame,
-        "startTime": one.start,
-        "endTime": one.end,
-        "status": one.geometry.status if isinstance(one.geometry, Note) else None,
-        _MARK: mark or None,
-    }
-    if one.score is not None or one.model is not None:
-        system["automated"] = True
+    system: Json = {"attributes": dict(one.attributes)}
+    for name, value in (
+        ("objectId", one.object_id), ("parentId", one.parent), ("frame", one.frame), ("endFrame", one.end_frame),
+        ("startTime", one.start), ("endTime", one.end), (_MARK, mark or None),
+    ):  # fmt: skip
+        if value is not None:
+            system[name] = value
+    if isinstance(one.geometry, Note):
+        system["status"] = one.geometry.status
     if one.key_frames:
         system["snapshots_"] = [_snapshot(frame, one, colors) for frame in one.key_frames]
-    model = None
+    user: Json = {}
     if one.score is not None or one.model is not None:
-        model = {"name": one.model or "", "confidence": one.score}
+        system["automated"] = True
+        user["model"] = {"name": one.model or "", "confidence": one.score}
     told: Json = {
         "type": kind(one.geometry),
         "label": one.label,
-        "metadata": {
-            "system": {key: value for key, value in system.items() if value is not None},
-            "user": {"model": model} if model else {},
-        },
+        "metadata": {"system": system, "user": user},
     }
     if coordinates is not None:
         told["coordinates"] = coordinates

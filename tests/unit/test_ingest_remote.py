@@ -1,0 +1,119 @@
+"""Uploads, annotation files and metadata over a server's catalog, and over the platform's API alone."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncagent.agent import Agent
+from syncagent.catalog import Dataset
+from syncagent.config import load
+from syncagent.errors import Unsupported
+from syncagent.ingest.annotate import exported, import_annotations
+from syncagent.ingest.formats import Files, Folder, NewFiles, get
+from syncagent.ingest.gather import Options, gather
+from syncagent.model import DriverSpec
+from tests.rigs.served import EMAIL, PASSWORD, Served
+
+
+class Remote:
+    def __init__(self, server: Served, agent: Agent, dataset: Dataset, *, platform: bool) -> None:
+        self.server, self.agent, self.dataset, self.platform = server, agent, dataset, platform
+
+
+@pytest.fixture(params=["served", "platform"])
+def remote(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Remote]:
+    monkeypatch.setenv("SYNCAGENT_TEST_NO_BACKOFF", "1")
+    monkeypatch.setenv("SYNCAGENT_HOME", str(tmp_path / "home"))
+    platform = request.param == "platform"
+    with Served(tmp_path / "server.db", extension=not platform) as server:
+        name = f"remote-{uuid.uuid4().hex}"
+        made = server.catalog.ensure_dataset("data", DriverSpec(type="memory", bucket=name, name=name))
+        server.catalog.labels.add_labels(made.id, [{"tag": "first"}])
+        settings = load(
+            catalog=f"dataloop+{server.url}", dtlpy_username=EMAIL, dtlpy_password=PASSWORD, workers=2
+        )
+        with Agent(settings) as agent:
+            yield Remote(server, agent, agent.catalog.dataset("data"), platform=platform)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    root = tmp_path / "in"
+    root.mkdir()
+    for n, name in enumerate(("a.png", "b*.png", "c d.png")):
+        Image.new("RGB", (10 + n, 7)).save(root / name)
+        told = {
+            "annotations": [
+                {"type": "box", "label": f"l{n}", "coordinates": [{"x": 1, "y": 1}, {"x": 5, "y": 5}]}
+            ]
+        }
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / f"{name}.json").write_text(json.dumps(told))
+    return root
+
+
+def test_uploads_with_annotations_and_metadata(remote: Remote, folder: Path, tmp_path: Path) -> None:
+    options = Options(annotations=tmp_path / "labels", metadata={"k": 1}, remote_path="up")
+
+    def run() -> tuple[int, int, int]:
+        report = remote.agent.uploader(remote.dataset).run(gather(f"{folder}/*", options))
+        assert report.errors == []
+        return report.added, report.same, report.annotations
+
+    assert run() == (3, 0, 3)
+    assert run() == (0, 3, 0)
+    items = {item.key: item for item in remote.server.catalog.items(remote.dataset.id)}
+    assert list(items) == ["up/a.png", "up/b*.png", "up/c d.png"]
+    for item in items.values():
+        assert (item.user["k"], item.annotations, item.mimetype) == (1, 1, "image/png")
+    if not remote.platform:
+        assert [item.system["width"] for item in items.values()] == [10, 11, 12]
+    tags = sorted(one["tag"] for one in remote.server.catalog.labels.labels(remote.dataset.id))
+    assert tags == ["first", "l0", "l1", "l2"]
+
+
+def test_annotations_in_and_out_again(remote: Remote, folder: Path, tmp_path: Path) -> None:
+    remote.agent.uploader(remote.dataset).run(gather(f"{folder}/*"))
+    store = remote.agent.catalog.labels
+    for added in (3, 0):
+        found = get("dataloop").read(Folder(tmp_path / "labels"))
+        report = import_annotations(store, remote.dataset.id, found)
+        assert (report.items, report.added, report.same, report.missing) == (3, added, 3 - added, 0)
+    out = NewFiles()
+    get("dataloop").write(exported(store, remote.dataset.id), out)
+    back = {one.key: [a.label for a in one.annotations] for one in get("dataloop").read(Files(out.files))}
+    assert back == {"a.png": ["l0"], "b*.png": ["l1"], "c d.png": ["l2"]}
+
+
+def test_label_files_in_the_bucket_are_followed_where_the_catalog_is_ours(
+    remote: Remote, folder: Path
+) -> None:
+    store = remote.agent.catalog.labels
+    settings = {"sources": [{"prefix": "labels/", "format": "dataloop"}]}
+    if remote.platform:
+        with pytest.raises(Unsupported, match="use a catalog of your own"):
+            store.set_settings(remote.dataset.id, settings)
+        assert remote.agent.follow(remote.dataset) is None
+        return
+    store.set_settings(remote.dataset.id, settings)
+    told = {"filename": "/x/a.png", "annotations": [{"type": "class", "label": "cat"}]}
+    labels = folder / "a.json"
+    labels.write_text(json.dumps(told))
+    remote.agent.uploader(remote.dataset).run(gather(labels, Options(remote_path="labels")))
+    report = remote.agent.follow(remote.dataset)
+    assert report is not None
+    assert (report.files, report.waiting) == (1, 1)
+    remote.agent.uploader(remote.dataset).run(gather(folder / "a.png", Options(remote_path="x")))
+    report = remote.agent.follow(remote.dataset, ["x/a.png"])
+    assert report is not None
+    assert report.matched == 1
+    assert store.at(remote.dataset.id, ["x/a.png"])["x/a.png"].annotations == 1
