@@ -182,6 +182,49 @@ def stats(
     )
 
 
+@labelling.command()
+@click.argument("dataset")
+@click.argument("key")
+@option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
+@option(
+    "--thickness", type=click.IntRange(1, 100), help="Of lines, in pixels. Default: by the picture's size."
+)
+@option(
+    "--alpha", type=click.FloatRange(0, 1), default=1.0, show_default=True, help="Opacity of what is drawn."
+)
+@option("--text", is_flag=True, help="Write the labels.")
+@option("--fill", is_flag=True, help="Fill what encloses an area.")
+@option("--mask-only", is_flag=True, help="Draw on nothing instead of on the picture.")
+@with_agent
+def show(
+    agent: Agent, dataset: str, key: str, target: Path, thickness: int | None, alpha: float, text: bool, fill: bool,
+    mask_only: bool,
+) -> None:  # fmt: skip
+    """Draw an item's annotations over its picture."""
+    import io
+
+    from syncagent.ingest import render
+    from syncagent.ingest.annotate import colors_of, exported
+
+    found = agent.catalog.dataset(dataset)
+    store = agent.catalog.labels
+    item = store.at(found.id, [key]).get(key)
+    if item is None:
+        raise NotFound(f"no item {key!r} in the dataset", resource=key)
+    (told,) = exported(store, found.id, {"filter": {"$and": [{"id": item.id}]}})
+    style = render.Style(
+        thickness=thickness, alpha=alpha, text=text, fill=fill, colors=colors_of(store.labels(found.id))
+    )
+    if mask_only:
+        target.write_bytes(render.png(render.mask(told, style)))
+        return
+    with agent.bucket(found.driver).open(key) as stream:
+        picture = render.opened(stream, key)
+    out = io.BytesIO()
+    render.on_image(picture, told, style).save(out, "PNG")
+    target.write_bytes(out.getvalue())
+
+
 # -- files in the bucket -------------------------------------------------------------------------
 
 

@@ -188,3 +188,23 @@ def test_items_of_a_bucket_in_memory_are_settled_with_their_labels(run: Shell, b
     put(bucket, "l/a.json", boxes("car", filename="/a").encode())
     settled = run("settle", "box", "l/a.json")
     assert settled.out == "+ l/a.json\n1 annotation files taken, 1 annotations\n"
+
+
+def test_annotations_are_shown(run: Shell, tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (60, 40), "white").save(folder / "a.png")
+    (tmp_path / "a.json").write_text(boxes("car"))
+    run("sync", folder)
+    run("probe", "pictures")
+    run("annotations", "import", "pictures", tmp_path / "a.json")
+    for more in ([], ["--mask-only"]):
+        done = run("annotations", "show", "pictures", "a.png", "-o", tmp_path / "out.png", "--fill", *more)
+        assert (done.code, done.err) == (0, "")
+        with Image.open(tmp_path / "out.png") as shown:
+            assert shown.size == (60, 40)
+            assert shown.convert("RGBA").getpixel((3, 5)) != (255, 255, 255, 255)
+            assert shown.convert("RGBA").getpixel((50, 30)) in {(255, 255, 255, 255), (0, 0, 0, 0)}
+    assert run("annotations", "show", "pictures", "gone", "-o", tmp_path / "x.png").code == 4
