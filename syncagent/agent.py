@@ -8,17 +8,22 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from syncagent.catalog import Dataset, Store, open_catalog
 from syncagent.drivers import Bucket, describe, open_bucket, parse_url
-from syncagent.errors import ConfigError, NotFound, Unsupported
+from syncagent.errors import ConfigError, NotFound, SyncAgentError, Unsupported
 from syncagent.model import DriverSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from syncagent.catalog import Item
+    from syncagent.catalog.rest import Session
     from syncagent.config import Settings
+    from syncagent.ingest.download import Downloader
     from syncagent.ingest.follow import Followed, Following
+    from syncagent.ingest.origin import Origin
     from syncagent.ingest.upload import Target, Uploader
     from syncagent.reconcile import Reconciler
 
@@ -29,6 +34,7 @@ class Agent:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._opened = ExitStack()
+        self._origins: dict[str, Origin] = {}
 
     def __enter__(self) -> Agent:
         return self
@@ -151,6 +157,65 @@ class Agent:
             target, self.catalog.labels, dataset.id, overwrite=overwrite, workers=self.settings.workers,
             facts=self.catalog.atomic,
         )  # fmt: skip
+
+    def downloader(self, dataset: Dataset) -> Downloader:
+        """What downloads from a dataset: from its bucket, from beside the catalog, or from the server that has it."""
+        from syncagent.ingest.download import Downloader
+
+        return Downloader(
+            self._origin(dataset),
+            self.catalog.labels,
+            dataset.id,
+            linked=self._linked,
+            workers=self.settings.workers,
+        )
+
+    def _origin(self, dataset: Dataset) -> Origin:
+        from syncagent.catalog.files import Files
+        from syncagent.catalog.sql.sqlite import SqliteCatalog
+        from syncagent.ingest.origin import EitherOrigin, HereOrigin, ServerOrigin
+
+        if isinstance(self.catalog, SqliteCatalog):
+            bucket = None if dataset.driver.type == "none" else self.bucket(dataset.driver)
+            return HereOrigin(bucket, Files(Path(f"{self.catalog.db.path}.files")))
+        labels = self.catalog.labels
+        server = ServerOrigin(self._streams, lambda key: labels.at(dataset.id, [key]).get(key))
+        if dataset.driver.type not in {"s3", "gcs", "azureblob"}:
+            return server  # a folder there is not a folder here
+        try:
+            return EitherOrigin(HereOrigin(self.bucket(dataset.driver), None), server)
+        except SyncAgentError:  # its credentials are the server's own
+            return server
+
+    def _linked(self, item: str) -> tuple[Item, Origin]:
+        """An item by its id, of whatever dataset, and where its bytes come from."""
+        from syncagent.catalog.sql.items import Items
+        from syncagent.catalog.sql.sqlite import SqliteCatalog
+        from syncagent.ingest.origin import ServerOrigin, item_of
+
+        if isinstance(self.catalog, SqliteCatalog):
+            found = Items(self.catalog).get(item)
+            if found.dataset not in self._origins:
+                self._origins[found.dataset] = self._origin(self.catalog.dataset(found.dataset))
+            return found, self._origins[found.dataset]
+        path = f"/items/{quote(item, safe='')}"
+        return item_of(self._streams.get(path)), ServerOrigin(
+            self._streams, lambda _: item_of(self._streams.get(path))
+        )
+
+    @cached_property
+    def _streams(self) -> Session:
+        """For bytes of a catalog's server: connections of their own, so that the catalog answers while they come."""
+        from syncagent.catalog.rest import Session
+
+        user, password = self.settings.dtlpy_username, self.settings.dtlpy_password
+        if not user or not password:
+            raise ConfigError(
+                "the catalog's server needs an account", hint="set DTLPY_USERNAME and DTLPY_PASSWORD"
+            )
+        session = Session(self.settings.catalog.removeprefix("dataloop+"), user, password)
+        self._opened.callback(session.close)
+        return session
 
     def _files_target(self, dataset: Dataset) -> Target:
         from syncagent.catalog.files import Files

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import ipaddress
 import json
 import threading
 import time
 import uuid
+from collections.abc import Generator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 from pydantic import SecretStr
@@ -29,6 +31,8 @@ from syncagent.retry import retrying
 
 _RENEW_SECONDS = 60  # before the token ends
 _CONNECTIONS = 8
+_REDIRECTS = 5
+_CHUNK = 1 << 18
 _BUSY = {408, 429, 500, 502, 503, 504}
 _KINDS: dict[int, type[SyncAgentError]] = {
     400: InvalidInput, 401: AccessDenied, 403: AccessDenied, 404: NotFound, 409: AlreadyExists,
@@ -72,6 +76,73 @@ class Session:
         """The JSON that answers any request; bad moments are waited out, but nothing that the server means."""
         headers = {} if method == "GET" else {"Idempotency-Key": uuid.uuid4().hex}
         return self._told(retrying(self._call)(method, path, body, headers))
+
+    def stream(self, path: str, *, offset: int = 0) -> Generator[bytes, None, None]:
+        """The bytes below ``/api/v1`` from `offset` on, as they come; none past their end. To be closed if not read to its end.
+
+        Nothing is tried again, but with a new token: whoever reads knows how far it came. A server that sends elsewhere (to a
+        signed URL of a bucket) is followed there, without the token.
+
+        :raises Transient: the server cannot be reached, or the answer broke off.
+        :raises SyncAgentError: the server's own error, or what its status means.
+        """
+        with contextlib.ExitStack() as stack:
+            with self._reached():
+                answer = self._opened(f"{self.gate}/api/v1{path}", offset, stack)
+                if answer.status_code == 416:  # past the end
+                    return
+                if answer.status_code != 206 and not answer.is_success:
+                    answer.read()
+                    if answer.status_code in _BUSY:
+                        raise Transient(self._text(answer), resource=self.gate)
+                    self._told(answer)
+            skip = _skipped(answer, offset, self.gate)
+            chunks = answer.iter_raw(_CHUNK)
+            while True:
+                with self._reached():
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                if skip < len(chunk):
+                    yield chunk[skip:]
+                skip = max(skip - len(chunk), 0)
+
+    def _opened(self, url: str, offset: int, stack: contextlib.ExitStack) -> httpx.Response:
+        renewed = False
+        token: str | None = self._bearer()
+        for _ in range(_REDIRECTS + 2):
+            headers = {"Range": f"bytes={offset}-", "Accept-Encoding": "identity", "x-dl-sanitize": "0"}
+            if token is not None:
+                headers["Authorization"] = f"Bearer {token}"
+            self.requests += 1
+            answer = self._http.send(self._http.build_request("GET", url, headers=headers), stream=True)
+            stack.callback(answer.close)
+            if answer.is_redirect:
+                answer.close()
+                url, token = urljoin(url, answer.headers.get("location", "")), None
+                _safe(url)
+            elif answer.status_code == 401 and token is not None and not renewed:
+                answer.close()
+                self._forget(token)
+                token, renewed = self._bearer(), True
+            else:
+                return answer
+        raise InvalidInput(f"{self.gate} redirected too often", resource=self.gate)
+
+    @contextlib.contextmanager
+    def _reached(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            raise Transient(f"{self.gate} did not answer in time", resource=self.gate) from error
+        except httpx.InvalidURL as error:
+            raise InvalidInput(f"{self.gate} redirected to no address", resource=self.gate) from error
+        except httpx.TransportError as error:
+            raise Transient(
+                f"the answer of {self.gate} did not come: {type(error).__name__}",
+                resource=self.gate,
+                hint="check the address and the network",
+            ) from error
 
     def close(self) -> None:
         """Close the connections; twice is fine."""
@@ -160,6 +231,24 @@ class Session:
     def _text(self, answer: httpx.Response) -> str:
         message = _object(answer).get("message") or f"status {answer.status_code}"
         return f"{self.gate}: {str(message).splitlines()[0]:.500}"
+
+
+def _skipped(answer: httpx.Response, offset: int, gate: str) -> int:
+    """How many bytes of an answer come before `offset`: all of them where the server knows no ranges."""
+    if answer.status_code != 206:
+        return offset
+    told = answer.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
+    if told != str(offset):
+        raise Transient(f"{gate} sent other bytes than it was asked for", resource=gate)
+    return 0
+
+
+def _safe(url: str) -> None:
+    """:raises ConfigError: bytes would come in the clear from elsewhere."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if not host or (parts.scheme != "https" and not (parts.scheme == "http" and _loopback(host))):
+        raise ConfigError(f"the server sends to {host or 'no host'} without encryption", resource=host)
 
 
 def _object(answer: httpx.Response) -> dict[str, Any]:

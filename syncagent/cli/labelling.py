@@ -203,6 +203,8 @@ def show(
     """Draw an item's annotations over its picture."""
     import io
 
+    from msgspec.structs import replace
+
     from syncagent.ingest import render
     from syncagent.ingest.annotate import colors_of, exported
 
@@ -215,11 +217,14 @@ def show(
     style = render.Style(
         thickness=thickness, alpha=alpha, text=text, fill=fill, colors=colors_of(store.labels(found.id))
     )
-    if mask_only:
+    if mask_only and told.width and told.height:
         target.write_bytes(render.png(render.mask(told, style)))
         return
-    with agent.bucket(found.driver).open(key) as stream:
-        picture = render.opened(stream, key)
+    picture = agent.downloader(found).picture(item)
+    if mask_only:  # nobody noted how large it is
+        sized = replace(told, width=picture.width, height=picture.height)
+        target.write_bytes(render.png(render.mask(sized, style)))
+        return
     out = io.BytesIO()
     render.on_image(picture, told, style).save(out, "PNG")
     target.write_bytes(out.getvalue())

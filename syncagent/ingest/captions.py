@@ -30,7 +30,7 @@ def _bounds(geometry: Geometry) -> tuple[float, float, float, float] | None:
         return masks.bounds(geometry)
     try:
         return bounds(geometry)
-    except ValueError:  # it has no corners
+    except (ValueError, IndexError):  # it has no corners
         return None
 
 

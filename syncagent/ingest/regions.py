@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_OUTLINE = 4_000_000  # pixels of outline, up to which an area is found as COCO does: that takes memory for each of them
+_OUTLINE = 500_000  # pixels of outline, up to which an area is found as COCO does: that takes memory for each of them
 
 
 class Region(NamedTuple):

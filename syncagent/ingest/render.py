@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 200_000_000
 """Of what is drawn. A picture's own limit is Pillow's."""
 _THICKEST = 100
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _SIDES = ((0, 1, 2, 3), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7))
 
 

@@ -345,6 +345,22 @@ def test_the_order_of_a_file_does_not_matter_nor_where_it_is_held(
         )
 
 
+@given(st.lists(st.floats(0, 5000), min_size=4, max_size=4))
+def test_a_box_of_any_numbers_reads_the_same(sides: list[float]) -> None:
+    box = Box(min(sides[:2]), min(sides[2:]), max(sides[:2]), max(sides[2:]))
+    if box.left < box.right and box.top < box.bottom:
+        files = wrote(Coco(), item(Annotation(label="a", geometry=box)))
+        found = one(Coco(), {**files}).annotations[0].geometry
+        assert isinstance(found, Box)
+        # There is not always a width that added to the left gives just the right: the last digit may differ.
+        told = (found.left, found.top, found.right, found.bottom)
+        assert told == pytest.approx((box.left, box.top, box.right, box.bottom), rel=1e-15, abs=1e-15)
+    plain = json.loads(
+        wrote(Coco(), item(Annotation(label="a", geometry=Box(73.34, 1.0, 100.89, 2.0))))["coco.json"]
+    )
+    assert plain["annotations"][0]["bbox"] == [73.34, 1.0, 27.55, 1.0]
+
+
 def test_what_is_beyond_memory_is_in_files_and_they_go_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coco_groups.Groups.__init__, "__defaults__", (0,))
     made: list[Any] = []
@@ -644,6 +660,21 @@ def test_where_label_files_go_and_what_data_yaml_says() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("label_file", "key"),
+    [
+        ("labels/a.txt", "images/a"),
+        ("train/labels/a.txt", "train/images/a"),
+        ("labels/x/labels/a.txt", "labels/x/images/a"),
+        ("mylabels/a.txt", "mylabels/a"),
+        ("labels/train.txt", "images/train"),
+    ],
+)
+def test_which_picture_a_label_file_is_about(label_file: str, key: str) -> None:
+    found = one(Yolo(), {"data.yaml": "names: [a]", label_file: ""})
+    assert (found.key, found.stem) == (key, True)
+
+
 def test_two_pictures_with_one_label_file_are_an_error() -> None:
     for form in (Yolo(), Voc(), Masks()):
         with pytest.raises(InvalidInput, match="two items would be written to"):
@@ -926,6 +957,14 @@ def test_an_xml_that_is_cut_off_is_an_error() -> None:
 def test_what_voc_cannot_hold(marks: list[Annotation], lost: str) -> None:
     with pytest.raises(Unsupported, match=lost):
         wrote(Voc(), item(*marks))
+
+
+def test_a_mask_is_no_box_by_chance() -> None:
+    box = Annotation(label="a", geometry=Box(0, 0, 4, 4))
+    marks = one(
+        Voc(), {**wrote(Voc(), item(box, Annotation(label="a", geometry=square(0, 0, 4, 4))))}
+    ).annotations
+    assert [mark.object_id for mark in marks] == [None, "2"]
 
 
 def test_texts_that_xml_has_no_characters_for_are_kept() -> None:

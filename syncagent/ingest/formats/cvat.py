@@ -184,13 +184,7 @@ class _File:
         size = (task.width, task.height) if task.width and task.height else None
         if size is None and task.key is not None:
             size = self._context.size(task.key, task.stem)
-        states = [
-            _State(
-                whole(shape.attrib["frame"]), _true(shape.get("outside")), _true(shape.get("keyframe", "1")),
-                self._geometries(shape, label, size), self._attributes(shape, label),
-            )
-            for shape in track if shape.tag in SHAPES
-        ]  # fmt: skip
+        states = [self._state(shape, label, size) for shape in track if shape.tag in SHAPES]
         states.sort(key=lambda state: state.frame)
         if not states or states[0].frame < 0:
             raise ValueError("has no shape at a frame from 0 on")
@@ -203,6 +197,17 @@ class _File:
             _annotation(label, number, states, own, track.get("id"), task.frames)
             for number in range(max(len(state.geometries) for state in states))
         ]
+
+    def _state(self, shape: Element, label: str, size: tuple[int, int] | None) -> _State:
+        geometries = self._geometries(shape, label, size)
+        # A skeleton is outside when its points are: it does not say so itself.
+        gone = all(
+            isinstance(one, Pose) and not any(joint.visible for joint in one.joints) for one in geometries
+        )
+        return _State(
+            whole(shape.attrib["frame"]), gone or _true(shape.get("outside")), _true(shape.get("keyframe", "1")), geometries,
+            self._attributes(shape, label),
+        )  # fmt: skip
 
     def _attributes(self, shape: Element, label: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -300,10 +305,7 @@ def _annotation(
 
 
 def _shown(state: _State, number: int) -> bool:
-    if state.outside or number >= len(state.geometries):
-        return False
-    geometry = state.geometries[number]
-    return not isinstance(geometry, Pose) or any(joint.visible for joint in geometry.joints)
+    return not state.outside and number < len(state.geometries)
 
 
 def _free(image: Element) -> int:

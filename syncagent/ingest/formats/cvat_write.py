@@ -210,6 +210,11 @@ class _Document:
             case Polyline(lines) if len(lines) != 1:
                 self._losses.add(self._name, item.key, "a polyline of several lines")
                 return True
+            case Pose(joints) if not any(joint.visible for joint in joints):
+                self._losses.add(self._name, item.key, "a pose without points")
+                return True
+            case Pose() if not one.visible:  # its points are outside then, and no more is told of them
+                self._losses.add(self._name, item.key, "the points of a hidden pose")
             case Mask() if masks.bounds(one.geometry) is None:
                 self._losses.add(self._name, item.key, "a mask of nothing")
                 return True

@@ -346,7 +346,8 @@ def to_coordinates(geometry: Geometry, color: str) -> tuple[Any, Json]:
         case Polygon(parts):
             rings = [_points(ring) for part in parts for ring in part]
             shapes = [len(part) for part in parts]
-            return rings, {"parts": shapes} if any(n != 1 for n in shapes) or not shapes else {}
+            # Without the mark a ring inside another is read as its hole, as the platform means it.
+            return rings, {"parts": shapes} if shapes != [1] else {}
         case Polyline(lines):
             return [_points(line) for line in lines], {}
         case Ellipse(x, y, rx, ry, angle):

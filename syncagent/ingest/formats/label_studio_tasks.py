@@ -1,8 +1,9 @@
 """The tasks of a file of Label Studio's, one at a time; see `formats.label_studio`.
 
-`stream.arrays` cuts a window of the file where an element seems to end, which suits flat elements. A task is nested, with
-hundreds of places that look like its end: 21 MB of tasks with two thousand regions each took 73 seconds and 222 MB that way. Here
-the decoder itself says where each task ends (it names the first byte after a value), and skips at its own speed to get there.
+`stream.arrays` cuts a window of the file where an element seems to end, and tries the places first after which something begins
+as the first element did. A task, its annotations and its results may all begin with ``id``: 20 MB of tasks with two thousand
+results each take 53 seconds and 250 MB that way, and 1.3 seconds and 31 MB here, where the decoder itself says where each task
+ends (it names the first byte after a value), and skips at its own speed to get there.
 """
 
 from __future__ import annotations

@@ -358,6 +358,8 @@ def _fits(item: Labelled, one: Annotation, losses: Losses) -> bool:
         isinstance(box, Box) and box.angle for box in (one.geometry, *(f.geometry for f in one.key_frames))
     ):
         losses.add(Mot.name, item.key, "a box's angle")
+    if not one.visible:  # a row is something seen
+        losses.add(Mot.name, item.key, "a track that begins hidden")
     if one.object_id is not None and not _ID.fullmatch(one.object_id):
         losses.add(Mot.name, item.key, "an object's id that is no number")
     if one.frame is None:
