@@ -21,7 +21,7 @@ from syncagent.ingest.formats.base import MAX_RECORD, refuse, wrong
 T = TypeVar("T")
 _WINDOW = 1 << 20
 _DEPTH = 64
-_INSIDE = 500  # levels inside an element
+_INSIDE = 2000  # levels inside an element: more than the decoder goes
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _SCALAR = re.compile(rb"[-+.\w]+")
