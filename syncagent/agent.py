@@ -222,13 +222,10 @@ class Agent:
         from syncagent.catalog.sql.items import Items
         from syncagent.catalog.sql.sqlite import SqliteCatalog
         from syncagent.ingest.content import Content, ContentTarget
+        from syncagent.ingest.upload import ServerTarget
 
         if not isinstance(self.catalog, SqliteCatalog):
-            raise Unsupported(
-                f"dataset {dataset.name!r} has no bucket, and its bytes are kept at the server",
-                resource=dataset.name,
-                hint="upload into a dataset with a driver, or with dtlpy",
-            )
+            return ServerTarget(self._streams, self.catalog.labels, dataset.id)
         files = Files(Path(f"{self.catalog.db.path}.files"))
         return ContentTarget(Content(Items(self.catalog), files, dataset.id, None))
 

@@ -156,7 +156,8 @@ class DataloopCatalog:
 
     def drivers(self) -> list[DriverSpec]:
         """The drivers of the datasets that this catalog works on."""
-        return list({one.driver.id: one.driver for one in self.datasets()}.values())
+        drivers = [one.driver for one in self.datasets() if one.driver.type != "none"]
+        return list({one.id: one for one in drivers}.values())
 
     def remove_driver(self, name: str) -> None:
         """Not offered."""
@@ -176,29 +177,30 @@ class DataloopCatalog:
     def dataset(self, name: str) -> Dataset:
         """A dataset by name or id.
 
-        :raises NotFound: there is none that mirrors a bucket, or it is not the one of ``DATASET_ID``.
+        :raises NotFound: there is none, or it is not the one of ``DATASET_ID``.
         """
         if name in self._datasets:
             return self._datasets[name]
         for one in self.datasets():
             if name in (one.id, one.name):
                 return one
-        raise NotFound(
-            f"no dataset {name!r} over a bucket", resource=name, hint="see 'syncagent datasets ls'"
-        )
+        raise NotFound(f"no dataset {name!r}", resource=name, hint="see 'syncagent datasets ls'")
 
     def datasets(self) -> list[Dataset]:
-        """All datasets that mirror a bucket, or the one of ``DATASET_ID``."""
+        """All datasets, or the one of ``DATASET_ID``. Those without a bucket have a driver of the type ``none``."""
         if self._only is not None:
             told = [self._session.get(f"/datasets/{self._only}")]
         else:
             told = list(self._pages("/datasets/query", {"filter": {}, "resource": "datasets"}))
         drivers = {one["driver"]: self._driver(one["driver"]) for one in told if one.get("driver")}
         found = [
-            Dataset(one["id"], one["name"], drivers[one["driver"]], one.get("createdAt") or "")
+            Dataset(
+                one["id"], one["name"],
+                drivers[one["driver"]] if one.get("driver") else DriverSpec(type="none", bucket=""),
+                one.get("createdAt") or "",
+            )
             for one in told
-            if one.get("driver")
-        ]
+        ]  # fmt: skip
         self._datasets.update({one.id: one for one in found})
         return found
 

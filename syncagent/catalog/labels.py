@@ -100,7 +100,7 @@ class LabelStore(Protocol):
     ) -> list[list[str]]:
         """Add annotations to items, all or none; returns their ids.
 
-        A ``parentId`` may name the ``id`` of another annotation of the same item in here.
+        A ``parentId`` may name the ``id`` of another annotation of the same item in here. Annotations are whatever `wire.dumps` writes.
         """
         ...
 

@@ -180,7 +180,7 @@ class ServedCatalog:
         return found
 
     def datasets(self) -> list[Dataset]:
-        """All datasets that mirror a bucket, or the one of ``DATASET_ID``."""
+        """All datasets, or the one of ``DATASET_ID``. Those without a bucket have a driver of the type ``none``."""
         if self._only is not None:
             return [self.dataset(self._only)]
         return [_dataset(one) for one in self._ask("datasets")["datasets"]]

@@ -13,7 +13,7 @@ from syncagent.catalog import Item
 from syncagent.catalog.labels import Json, LabelStore, stable_color
 from syncagent.ingest.annotations import Annotation, Label, Labelled
 from syncagent.ingest.formats.base import Context
-from syncagent.ingest.formats.dataloop import annotations_json, annotations_of
+from syncagent.ingest.formats.dataloop import annotations_json, annotations_of, corners
 
 _BATCH = 500
 _NAMED = 20
@@ -151,7 +151,7 @@ def _give(
             else:
                 new.append(annotation)
         if new:
-            given.append((found.id, _whole(annotations_json(new, colors), one.annotations, new)))
+            given.append((found.id, _whole(annotations_json(new, colors, corners), one.annotations, new)))
         report.items += 1
         report.added += len(new)
     if replace:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from syncagent.catalog import Item
 from syncagent.catalog.labels import Change, Facts, LabelStore
+from syncagent.catalog.rest import Session
 from syncagent.errors import NotFound, SyncAgentError, Transient
 from syncagent.ingest.annotate import colors_of
 from syncagent.ingest.formats.base import Folder
@@ -57,6 +58,22 @@ class BucketTarget:
         if found is None:
             raise NotFound(f"{key!r} is gone from the bucket again", resource=key)
         return found, stored.fingerprint
+
+
+class ServerTarget:
+    """A dataset whose bytes are kept at the server that has the catalog."""
+
+    def __init__(self, session: Session, store: LabelStore, dataset: str) -> None:
+        self._session, self._store, self._dataset = session, store, dataset
+
+    def put(self, key: str, body: BinaryIO, *, content_type: str | None) -> tuple[Item, str]:
+        """See `Target.put`."""
+        path, name = f"/datasets/{self._dataset}/items?mode=overwrite", key.rpartition("/")[2]
+        self._session.upload(path, {"type": "file", "path": f"/{key}"}, body, name=name, kind=content_type)
+        found = self._store.at(self._dataset, [key]).get(key)
+        if found is None:
+            raise NotFound(f"{key!r} is gone from the server again", resource=key)
+        return found, (found.storage or "").removeprefix("file:")
 
 
 class Checked(io.RawIOBase):

@@ -11,8 +11,10 @@ import pytest
 
 from syncagent.agent import Agent
 from syncagent.catalog import Dataset
+from syncagent.catalog.sql.datasets import Datasets
+from syncagent.catalog.sql.recipes import Recipes
 from syncagent.config import load
-from syncagent.errors import Unsupported
+from syncagent.errors import ConfigError, Unsupported
 from syncagent.ingest.annotate import exported, import_annotations
 from syncagent.ingest.formats import Files, Folder, NewFiles, get
 from syncagent.ingest.gather import Options, gather
@@ -59,6 +61,35 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / "labels").mkdir(exist_ok=True)
         (tmp_path / "labels" / f"{name}.json").write_text(json.dumps(told))
     return root
+
+
+def test_uploads_into_a_dataset_without_a_bucket(remote: Remote, folder: Path, tmp_path: Path) -> None:
+    """The server keeps their bytes."""
+    datasets = Datasets(remote.server.catalog)
+    project = datasets.get(remote.dataset.id)["projects"][0]
+    recipe = Recipes(remote.server.catalog).default(project, "plain")
+    data = {"metadata": {"system": {"recipes": [recipe]}}}
+    made = datasets.create(project, "plain", by=EMAIL, data=data)
+    plain = remote.agent.catalog.dataset("plain")
+    assert (plain.id, plain.driver.type) == (made["id"], "none")
+
+    def run(*, overwrite: bool = False) -> tuple[int, int, int, int]:
+        options = Options(annotations=tmp_path / "labels", metadata={"k": 1})
+        uploader = remote.agent.uploader(plain, overwrite=overwrite)
+        report = uploader.run(gather(f"{folder}/*", options))
+        assert report.errors == []
+        return report.added, report.changed, report.same, report.annotations
+
+    assert run() == (3, 0, 0, 3)
+    assert run() == (0, 0, 3, 0)
+    (folder / "a.png").write_bytes((folder / "c d.png").read_bytes())
+    assert run(overwrite=True)[1] == (3 if remote.platform else 1)
+    target = tmp_path / "out"
+    remote.agent.downloader(plain).run(target)
+    for path in folder.iterdir():
+        assert next(target.rglob(path.name)).read_bytes() == path.read_bytes()
+    with pytest.raises(ConfigError, match="no bucket"):
+        remote.agent.reconciler(plain)
 
 
 def test_uploads_with_annotations_and_metadata(remote: Remote, folder: Path, tmp_path: Path) -> None:

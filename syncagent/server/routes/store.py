@@ -264,11 +264,11 @@ def empty_trash(on: On, dataset: str, keys: SomeKeys = None) -> Json:
 
 
 def _seen(on: Platform, who: Caller) -> list[Dataset]:
-    """Datasets that mirror a bucket, and that the caller may read."""
+    """Datasets that the caller may read."""
     return [
         one
         for one in on.catalog.datasets()
-        if one.driver.id and on.datasets.get(one.id, counted=False)["projects"][0] in who.roles
+        if on.datasets.get(one.id, counted=False)["projects"][0] in who.roles
     ]
 
 
@@ -284,7 +284,7 @@ def _dataset(on: Platform, who: Caller, name: str) -> Dataset:
     raise NotFound(f"no dataset {name!r}", resource=name, hint=hint)
 
 
-@router.post("/datasets", summary="Datasets that mirror a bucket, and that the caller may read")
+@router.post("/datasets", summary="Datasets that the caller may read")
 def datasets(on: On, who: Who) -> Json:
     return {"datasets": [asdict(one) for one in _seen(on, who)]}
 
