@@ -47,6 +47,14 @@ class Row(NamedTuple):
     content_id: str | None
 
 
+class Settle(NamedTuple):
+    """What the bucket holds at a key, looked at after its row had revision `expect_rev` (0: no row)."""
+
+    key: str
+    found: ObjectInfo | None
+    expect_rev: int
+
+
 class Action(enum.Enum):
     """What settling a key did (or would do). The value is the symbol that every command prints."""
 

@@ -21,7 +21,7 @@ from operator import itemgetter
 from syncagent.catalog.base import Catalog, Dataset, Run, Store
 from syncagent.drivers.bucket import Bucket
 from syncagent.errors import AccessDenied, NotFound, SyncAgentError
-from syncagent.model import Action, ObjectInfo, Outcome, Report, Row
+from syncagent.model import Action, ObjectInfo, Outcome, Report, Row, Settle
 from syncagent.retry import retrying
 
 _PAGE = 1000
@@ -31,6 +31,9 @@ _HEARTBEAT_SECONDS = 10.0
 _CONFIRM = 1000  # differences that `check` looks at twice
 _PAIR_MEMORY = 200_000  # new and vanished keys that `plan` keeps to pair moves
 _LOOKS = 5
+_DENSE = 16  # keys of a page that make it cheaper than as many looks: stores ask 12 times as much for it
+_SPARSE = 20
+_LAST = "\U0010ffff"
 _MIN_CAP, _CAP_SHARE = 1000, 0.10
 _stamp = itemgetter(0, 1)
 
@@ -75,14 +78,16 @@ def merge(last: str, objects: Sequence[ObjectInfo], rows: Sequence[Row]) -> Diff
 
 
 def differences(
-    bucket: Bucket, catalog: Catalog, dataset: str, *, after: str | None = None
+    bucket: Bucket, catalog: Catalog, dataset: str, *, after: str | None = None, until: str | None = None
 ) -> Generator[Difference, None, None]:
     """Walk bucket and catalog in step, range by range, in key order.
 
     Memory: one page of either side, or the catalog's `span`. The listing's errors are raised as they come.
+
+    :param after: exclusive lower bound; :param until: inclusive upper bound.
     """
     cursor = after
-    with contextlib.closing(_pages(bucket, after)) as pages:
+    with contextlib.closing(_pages(bucket, after, until)) as pages:
         for listed in _spans(pages, catalog.span):
             objects, last = listed, listed[-1].key
             # Bounded also where the bucket lost millions of neighbouring keys.
@@ -102,13 +107,15 @@ def differences(
                 yield merge(rows[-1].key, objects[:cut], rows)
                 objects, cursor = objects[cut:], rows[-1].key
             cursor = last
-    while rows := list(catalog.scan(dataset, after=cursor, limit=_PAGE)):
+    while rows := list(catalog.scan(dataset, after=cursor, until=until, limit=_PAGE)):
         cursor = rows[-1].key
         yield merge(cursor, [], rows)
 
 
-def _pages(bucket: Bucket, after: str | None) -> Generator[list[ObjectInfo], None, None]:
-    yield from bucket.list(after=after)
+def _pages(
+    bucket: Bucket, after: str | None, until: str | None = None
+) -> Generator[list[ObjectInfo], None, None]:
+    yield from bucket.list(after=after, until=until)
 
 
 def _spans(pages: Iterator[list[ObjectInfo]], span: int) -> Iterator[list[ObjectInfo]]:
@@ -144,6 +151,7 @@ class Reconciler:
         self.dataset = dataset
         self.bucket = bucket
         self.workers = workers
+        self._sparse = 0  # batches of keys for which no listing is tried
 
     # -- one key ---------------------------------------------------------------------------------
 
@@ -186,6 +194,114 @@ class Reconciler:
                 with contextlib.closing(_pages(self.bucket, key)) as pages:
                     next(pages, None)
             return None
+
+    # -- many keys -------------------------------------------------------------------------------
+
+    def settle_many(self, keys: Sequence[str]) -> list[Outcome | SyncAgentError]:
+        """Settle each of some distinct keys; what one failing would raise stands in its place.
+
+        The same steps as in `settle`, each for all keys at once. Raises nothing of its own but a bug.
+        """
+        if not self.catalog.atomic or len(keys) == 1:
+            return self._each(self._settled, keys)
+        try:
+            rows = retrying(self.catalog.rows)(self.dataset.id, keys)
+        except SyncAgentError as error:
+            return [error] * len(keys)
+        done: dict[str, Outcome | SyncAgentError] = {}
+        settles = []
+        for row, (key, found) in zip(rows, self._look_all(keys), strict=True):
+            if isinstance(found, SyncAgentError):
+                done[key] = found
+            else:
+                settles.append(Settle(key, found, row.rev if row else 0))
+                done[key] = Outcome(key, action(row, found), found.size if found else None)
+        try:
+            written = retrying(self.catalog.settle_many)(self.dataset.id, settles)
+        except SyncAgentError as error:
+            done.update({one.key: error for one in settles})
+        else:
+            late = [one.key for one, row in zip(settles, written, strict=True) if row is None]
+            done.update(zip(late, self._each(self._settled, late), strict=True))
+        return [done[key] for key in keys]
+
+    def settle_below(
+        self, prefix: str, *, on_page: Callable[[], None] = lambda: None
+    ) -> Iterator[Outcome | SyncAgentError]:
+        """Settle every key that starts with `prefix` and differs. Reads a part of the listing.
+
+        :param on_page: called before each part of the work; may raise to end it. What was done stays done.
+        :raises SyncAgentError: the listing broke.
+        """
+        walk = differences(
+            self.bucket, self.catalog, self.dataset.id, after=prefix or None, until=prefix + _LAST
+        )
+        with contextlib.closing(walk):
+            for difference in walk:
+                on_page()
+                keys = [found.key for found in difference.new]
+                keys += [found.key for found, _ in difference.changed]
+                keys += [row.key for row in difference.missing]
+                for start in range(0, len(keys), _PAGE):
+                    yield from self.settle_many(keys[start : start + _PAGE])
+
+    def _each(
+        self, do: Callable[[str], Outcome | SyncAgentError], keys: Sequence[str]
+    ) -> list[Outcome | SyncAgentError]:
+        if len(keys) < 2:
+            return [do(key) for key in keys]
+        with ThreadPoolExecutor(min(self.workers, len(keys)), thread_name_prefix="syncagent-settle") as pool:
+            return list(pool.map(do, keys))
+
+    def _settled(self, key: str) -> Outcome | SyncAgentError:
+        try:
+            return self.settle(key)
+        except SyncAgentError as error:
+            return error
+
+    def _look_all(self, keys: Sequence[str]) -> Iterator[tuple[str, ObjectInfo | SyncAgentError | None]]:
+        """What the bucket holds at each key: by a listing where the keys lie close together, else one by one."""
+        seen = self._look_by_listing(keys) if len(keys) >= _DENSE and self.bucket.caps.sorted_listing else {}
+        left = [key for key in keys if key not in seen]
+        if len(left) < 2:
+            seen.update((key, self._looked(key)) for key in left)
+        else:
+            with ThreadPoolExecutor(
+                min(self.workers, len(left)), thread_name_prefix="syncagent-look"
+            ) as pool:
+                seen.update(zip(left, pool.map(self._looked, left), strict=True))
+        return ((key, seen[key]) for key in keys)
+
+    def _look_by_listing(self, keys: Sequence[str]) -> dict[str, ObjectInfo | SyncAgentError | None]:
+        """Pages of the listing, for as long as each answers for enough keys to be worth its price.
+
+        A listing is as consistent as a look at each, and the rows were read before it.
+        """
+        seen: dict[str, ObjectInfo | SyncAgentError | None] = {}
+        if self._sparse:
+            self._sparse -= 1
+            return seen
+        wanted = sorted(keys)
+        at = 0  # a page starts after a key, so that one is looked at by itself
+        with contextlib.suppress(SyncAgentError):  # each key will tell what is wrong
+            while len(wanted) - at > _DENSE:
+                with contextlib.closing(_pages(self.bucket, wanted[at], wanted[-1])) as pages:
+                    page = next(pages, [])
+                end = bisect_right(wanted, page[-1].key) if page else len(wanted)
+                by_key = {found.key: found for found in page}
+                for key in wanted[at + 1 : end]:
+                    seen[key] = by_key.get(key)
+                if end - at < _DENSE:
+                    self._sparse = _SPARSE
+                    break
+                at = end
+        return seen
+
+    def _looked(self, key: str) -> ObjectInfo | SyncAgentError | None:
+        try:
+            return self._look(key)
+        except SyncAgentError as error:
+            return error
 
     # -- reading only ----------------------------------------------------------------------------
 

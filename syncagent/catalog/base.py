@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row
+from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Settle
 
 if TYPE_CHECKING:
     from syncagent.catalog.labels import LabelStore
@@ -153,6 +153,10 @@ class Catalog(Protocol):
         """The row of a key, also a tombstone; None if the key was never seen."""
         ...
 
+    def rows(self, dataset: str, keys: Sequence[str]) -> list[Row | None]:
+        """What `get` gives for each of some keys."""
+        ...
+
     def scan(
         self, dataset: str, *, after: str | None = None, until: str | None = None, limit: int | None = None
     ) -> Iterator[Row]:
@@ -180,6 +184,10 @@ class Catalog(Protocol):
 
         :raises Conflict: the revision is another one by now.
         """
+        ...
+
+    def settle_many(self, dataset: str, settles: Sequence[Settle]) -> list[Row | None]:
+        """What `settle` gives for each, or None for one that came too late; that does not stop the others."""
         ...
 
     def close(self) -> None:

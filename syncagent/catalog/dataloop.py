@@ -24,7 +24,7 @@ from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.rest import Session
 from syncagent.catalog.sql.sqlite import SqliteCatalog, before
 from syncagent.errors import Conflict, InvalidInput, NotFound, Refused, SyncAgentError, Unsupported
-from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Scope
+from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Scope, Settle
 
 _log = logging.getLogger(__name__)
 _PAGE = 1000  # the most that the platform gives
@@ -67,6 +67,10 @@ class DataloopCatalog:
         """The row of a key; None also where an item was removed: the platform keeps no tombstones."""
         found = self._find(dataset, key)
         return None if found is None else _row(found)
+
+    def rows(self, dataset: str, keys: Sequence[str]) -> list[Row | None]:
+        """See `Catalog.rows`. One request each."""
+        return [self.get(dataset, key) for key in keys]
 
     def scan(
         self, dataset: str, *, after: str | None = None, until: str | None = None, limit: int | None = None
@@ -117,6 +121,16 @@ class DataloopCatalog:
         if known:
             raise Conflict(f"{key!r} was imported by somebody else meanwhile", resource=key)
         return _row(item)
+
+    def settle_many(self, dataset: str, settles: Sequence[Settle]) -> list[Row | None]:
+        """See `Catalog.settle_many`. Each for itself."""
+        rows: list[Row | None] = []
+        for key, found, expect_rev in settles:
+            try:
+                rows.append(self.settle(dataset, key, found, expect_rev=expect_rev))
+            except Conflict:
+                rows.append(None)
+        return rows
 
     # -- integrations, drivers, datasets: the platform's own to make -------------------------------
 

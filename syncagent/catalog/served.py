@@ -18,7 +18,7 @@ from syncagent.catalog.rest import Session
 from syncagent.catalog.served_labels import ServedLabels
 from syncagent.catalog.sql.sqlite import this_process
 from syncagent.errors import ConfigError, Conflict, NotFound, Unsupported
-from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row
+from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Settle
 
 _BATCH = 5000
 T = TypeVar("T")
@@ -71,8 +71,15 @@ class ServedCatalog:
 
     def get(self, dataset: str, key: str) -> Row | None:
         """See `Catalog.get`."""
-        (row,) = self._of(dataset, "get", keys=[key])["rows"]
-        return None if row is None else Row._make(row)
+        return self.rows(dataset, [key])[0]
+
+    def rows(self, dataset: str, keys: Sequence[str]) -> list[Row | None]:
+        """See `Catalog.rows`. One request for 5,000 keys."""
+        return [
+            None if row is None else Row._make(row)
+            for batch in _batches(keys)
+            for row in self._of(dataset, "get", keys=batch)["rows"]
+        ]
 
     def scan(
         self, dataset: str, *, after: str | None = None, until: str | None = None, limit: int | None = None
@@ -111,11 +118,19 @@ class ServedCatalog:
 
     def settle(self, dataset: str, key: str, found: ObjectInfo | None, *, expect_rev: int) -> Row:
         """See `Catalog.settle`."""
-        one = {"key": key, "found": found, "expectRev": expect_rev}
-        (row,) = self._of(dataset, "settle", settles=[one])["rows"]
+        (row,) = self.settle_many(dataset, [Settle(key, found, expect_rev)])
         if row is None:
             raise Conflict(f"{key!r} was settled by somebody else meanwhile", resource=key)
-        return Row._make(row)
+        return row
+
+    def settle_many(self, dataset: str, settles: Sequence[Settle]) -> list[Row | None]:
+        """See `Catalog.settle_many`. One request for 5,000 keys."""
+        rows: list[Row | None] = []
+        for batch in _batches(settles):
+            told = [{"key": one.key, "found": one.found, "expectRev": one.expect_rev} for one in batch]
+            written = self._of(dataset, "settle", settles=told)["rows"]
+            rows += [None if row is None else Row._make(row) for row in written]
+        return rows
 
     # -- integrations, drivers, datasets ---------------------------------------------------------
 

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from syncagent.catalog import Dataset, Store, open_catalog
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import AccessDenied, AlreadyExists, ConfigError, Conflict, NotFound, Refused, Transient
-from syncagent.model import DriverSpec, Integration, ObjectInfo, Report
+from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Settle
 from tests.engine import Clock, info
 from tests.keys import NASTY
 from tests.rigs.served import EMAIL, PASSWORD, BadNetwork, Served
@@ -1004,3 +1004,37 @@ def test_closing_twice_is_fine(made: Made) -> None:
     catalog = made.open()
     catalog.close()
     catalog.close()
+
+
+# -- many keys at once ---------------------------------------------------------------------------
+
+
+def test_rows_are_told_in_the_order_of_the_keys(catalog: Store, ds: str) -> None:
+    catalog.insert_new(ds, [info("a"), info("c")])
+    catalog.settle(ds, "gone", None, expect_rev=0)
+    told = catalog.rows(ds, ["c", "never", "gone", "a", "c"])
+    assert told == [catalog.get(ds, key) for key in ["c", "never", "gone", "a", "c"]]
+    assert [row and row.key for row in told] == ["c", None, "gone", "a", "c"]
+    assert catalog.rows(ds, []) == []
+
+
+def test_many_settles_are_as_good_as_each(catalog: Store, ds: str) -> None:
+    catalog.insert_new(ds, [info("a"), info("late"), info("gone")])
+    told = catalog.settle_many(
+        ds,
+        [
+            Settle("a", info("a", "newer"), 1),
+            Settle("late", info("late", "newer"), 7),
+            Settle("gone", None, 1),
+            Settle("new", info("new"), 0),
+            Settle("never", None, 0),
+        ],
+    )
+    assert [row and (row.key, row.fingerprint is not None, row.rev) for row in told] == [
+        ("a", True, 2), None, ("gone", False, 2), ("new", True, 1), ("never", False, 1),
+    ]  # fmt: skip
+    late = catalog.get(ds, "late")
+    assert late is not None
+    assert late.fingerprint == info("late").fingerprint, "one that came too late writes nothing"
+    assert [catalog.get(ds, row.key) for row in told if row] == [row for row in told if row]
+    assert catalog.settle_many(ds, []) == []

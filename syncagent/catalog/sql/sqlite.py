@@ -24,7 +24,7 @@ from syncagent.catalog.sql.connection import Connection
 from syncagent.catalog.sql.types import BY_SUFFIX, mimetype
 from syncagent.catalog.vault import Vault
 from syncagent.errors import AlreadyExists, ConfigError, Conflict, NotFound, Refused
-from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Scope
+from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Scope, Settle
 
 _PAGE = 1000
 _INSERT = 1000  # rows a statement: one call into SQLite inserts them all, without Python's lock
@@ -82,6 +82,10 @@ class SqliteCatalog:
         """See `Catalog.get`."""
         rows = self.db.query("get", {**self.source(dataset), "key": key})
         return Row._make(rows[0]) if rows else None
+
+    def rows(self, dataset: str, keys: Sequence[str]) -> list[Row | None]:
+        """See `Catalog.rows`."""
+        return [self.get(dataset, key) for key in keys]
 
     def scan(
         self, dataset: str, *, after: str | None = None, until: str | None = None, limit: int | None = None
@@ -151,6 +155,17 @@ class SqliteCatalog:
             row = self.get(dataset, key)
         assert row is not None  # noqa: S101  # written in this transaction
         return row
+
+    def settle_many(self, dataset: str, settles: Sequence[Settle]) -> list[Row | None]:
+        """See `Catalog.settle_many`. One transaction."""
+        rows: list[Row | None] = []
+        with self.db.transaction():
+            for key, found, expect_rev in settles:
+                try:
+                    rows.append(self.settle(dataset, key, found, expect_rev=expect_rev))
+                except Conflict:
+                    rows.append(None)
+        return rows
 
     # -- integrations, drivers, datasets ---------------------------------------------------------
 

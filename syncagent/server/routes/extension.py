@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from syncagent.errors import Conflict, InvalidInput
-from syncagent.model import ObjectInfo, Row
+from syncagent.errors import InvalidInput
+from syncagent.model import ObjectInfo, Settle
 from syncagent.server.auth import Caller, Who
 from syncagent.server.platform import Platform
 from syncagent.server.routes.common import Json, On
@@ -106,7 +106,7 @@ def offered(who: Who) -> Json:
     dependencies=[Depends(readable)],
 )
 def get(on: On, dataset: str, body: Keys) -> Json:
-    return {"rows": [on.catalog.get(dataset, key) for key in body.keys]}
+    return {"rows": on.catalog.rows(dataset, body.keys)}
 
 
 @router.post(
@@ -146,19 +146,13 @@ def insert(on: On, dataset: str, body: Objects) -> Json:
 )
 def settle(on: On, dataset: str, body: Settles) -> Json:
     """Each for itself: one that came too late is null, and does not stop the others."""
-    rows: list[Row | None] = []
-    with on.catalog.db.transaction():
-        for one in body.settles:
-            found = None if one.found is None else to_object(one.found)
-            if found is not None and found.key != one.key:
-                raise InvalidInput(
-                    f"{found.key!r:.60} is not the object at {one.key!r:.60}", resource=one.key
-                )
-            try:
-                rows.append(on.catalog.settle(dataset, one.key, found, expect_rev=one.expectRev))
-            except Conflict:
-                rows.append(None)
-    return {"rows": rows}
+    settles = []
+    for one in body.settles:
+        found = None if one.found is None else to_object(one.found)
+        if found is not None and found.key != one.key:
+            raise InvalidInput(f"{found.key!r:.60} is not the object at {one.key!r:.60}", resource=one.key)
+        settles.append(Settle(one.key, found, one.expectRev))
+    return {"rows": on.catalog.settle_many(dataset, settles)}
 
 
 def to_object(told: Any) -> ObjectInfo:

@@ -1,0 +1,183 @@
+"""Many keys settled at once, and everything below a prefix."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.drivers.memory import MemoryDriver
+from syncagent.errors import AccessDenied, Conflict, InvalidInput, SyncAgentError, Transient
+from syncagent.model import Action, ObjectInfo, Outcome
+from tests.engine import assert_equal, drop, live, memory_bucket, put, reconciler
+from tests.keys import NASTY
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteCatalog]:
+    monkeypatch.setenv("SYNCAGENT_TEST_NO_BACKOFF", "1")
+    with SqliteCatalog(tmp_path / "catalog.db", timeout=1.0) as one:
+        yield one
+
+
+def told(results: list[Outcome | SyncAgentError]) -> list[str]:
+    return [r.action.value if isinstance(r, Outcome) else type(r).__name__ for r in results]
+
+
+def test_each_key_gets_what_settle_would_give_it(catalog: SqliteCatalog) -> None:
+    bucket = memory_bucket({"same": b"1", "changed": b"1", "gone": b"1"})
+    of = reconciler(catalog, bucket)
+    of.sweep()
+    put(bucket, "new")
+    put(bucket, "changed", b"22")
+    drop(bucket, "gone")
+    keys = ["never", "gone", "", "changed", "same", "new"]
+    assert told(of.settle_many(keys)) == ["=", "-", "InvalidInput", "*", "=", "+"]
+    assert_equal(of)
+    row = catalog.get(of.dataset.id, "same")
+    assert row is not None
+    assert row.rev == 2, "always written, also when nothing changed"
+    assert catalog.get(of.dataset.id, "never") is not None, "a tombstone for a key never seen"
+    assert of.settle_many([]) == []
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_histories_converge(catalog: SqliteCatalog, seed: int) -> None:
+    rng = random.Random(seed)
+    bucket = memory_bucket(page_size=rng.choice([1, 7, 1000]))
+    of = reconciler(catalog, bucket)
+    names = [*NASTY, *(f"dense/{n:03}" for n in range(80))]
+    for _ in range(4):
+        touched = rng.sample(names, rng.randrange(1, len(names)))
+        for key in touched:
+            if rng.random() < 0.4:
+                drop(bucket, key)
+            else:
+                put(bucket, key, rng.randbytes(rng.randrange(3)))
+        of.settle_many(rng.sample(touched, len(touched)))
+        assert_equal(of)
+
+
+def test_keys_that_lie_close_together_are_looked_at_by_listing(catalog: SqliteCatalog) -> None:
+    names = [f"{n:05}.jpg" for n in range(2500)]
+    bucket = memory_bucket({name: b"1" for name in names})
+    of = reconciler(catalog, bucket)
+    random.Random(1).shuffle(names)
+    bucket.driver.requests.clear()
+    assert set(told(of.settle_many(names))) == {"+"}
+    assert bucket.driver.requests["list"] <= 4
+    assert bucket.driver.requests["head"] <= 4
+    assert_equal(of)
+
+
+def test_keys_far_apart_are_looked_at_one_by_one(catalog: SqliteCatalog) -> None:
+    bucket = memory_bucket({f"{n:06}": b"" for n in range(0, 60_000)})
+    of = reconciler(catalog, bucket)
+    for start in range(3):
+        bucket.driver.requests.clear()
+        of.settle_many([f"{n:06}" for n in range(start, 60_000, 2000)])
+        assert bucket.driver.requests["head"] >= 28
+        assert bucket.driver.requests["list"] == (not start), "it is not tried again and again"
+    assert len(live(catalog, of.dataset)) == 90
+
+
+def test_what_fails_stands_in_its_place_and_the_others_go_on(catalog: SqliteCatalog) -> None:
+    class Denies(MemoryDriver):
+        def stat(self, key: str) -> ObjectInfo:
+            if key == "b":
+                raise AccessDenied("no", resource=key)
+            return super().stat(key)
+
+        def list(self, *args: object, **options: object) -> Iterator[list[ObjectInfo]]:
+            raise AccessDenied("no listing")
+
+    bucket = memory_bucket({name: b"" for name in "abcdefghijklmnopqrstuvwxyz"}, driver=Denies())
+    of = reconciler(catalog, bucket)
+    results = of.settle_many(list("abcdefghijklmnopqrstuvwxyz"))
+    assert told(results) == ["+", "AccessDenied", *"+" * 24]
+    assert catalog.get(of.dataset.id, "b") is None
+
+
+def test_one_that_comes_too_late_is_settled_again(
+    catalog: SqliteCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = memory_bucket({"a": b"1", "b": b"1"})
+    of = reconciler(catalog, bucket)
+    real = catalog.settle_many
+
+    def slow(dataset: str, settles: list) -> list:
+        put(bucket, "a", b"newer")
+        of.settle("a")
+        return real(dataset, settles)
+
+    monkeypatch.setattr(catalog, "settle_many", slow)
+    assert told(of.settle_many(["a", "b"])) == ["=", "+"]
+    assert_equal(of)
+
+
+def test_a_catalog_that_is_down_is_told_for_every_key(
+    catalog: SqliteCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = reconciler(catalog, memory_bucket({"a": b"1", "b": b"1"}))
+
+    def down(*_: object) -> list:
+        raise Transient("locked")
+
+    for name in ("rows", "settle_many"):
+        with monkeypatch.context() as patch:
+            patch.setattr(catalog, name, down)
+            assert told(of.settle_many(["a", "b"])) == ["Transient", "Transient"]
+    assert told(of.settle_many(["a", "b"])) == ["+", "+"]
+
+
+def test_below_a_prefix_everything_that_differs_is_settled(catalog: SqliteCatalog) -> None:
+    bucket = memory_bucket({
+        "dir": b"", "dir-": b"", "dir/gone": b"", "dir/same": b"", "dir/\U0010fffd": b"", "dir0": b"", "dis": b"",
+    })  # fmt: skip
+    of = reconciler(catalog, bucket)
+    of.sweep()
+    outside = ["dir", "dir-", "dir0"]
+    drop(bucket, "dir/gone", "dir/\U0010fffd", *outside)
+    put(bucket, "dir/new")
+    pages: list[None] = []
+    done = list(of.settle_below("dir/", on_page=lambda: pages.append(None)))
+    assert sorted((o.key, o.action) for o in done if isinstance(o, Outcome)) == [
+        ("dir/gone", Action.REMOVED), ("dir/new", Action.ADDED), ("dir/\U0010fffd", Action.REMOVED),
+    ]  # fmt: skip
+    assert pages
+    assert set(outside) <= live(catalog, of.dataset).keys(), "what is outside is not looked at"
+    for key in outside:
+        of.settle(key)
+    assert_equal(of)
+
+
+def test_below_no_prefix_is_everything(catalog: SqliteCatalog) -> None:
+    bucket = memory_bucket({"a": b"", "b/c": b""})
+    of = reconciler(catalog, bucket)
+    assert len(list(of.settle_below(""))) == 2
+    assert_equal(of)
+
+
+def test_below_a_prefix_it_ends_where_the_caller_says_so(catalog: SqliteCatalog) -> None:
+    bucket = memory_bucket({f"d/{n:04}": b"" for n in range(3000)}, page_size=1000)
+    of = reconciler(catalog, bucket)
+    catalog.span = 1
+    left = iter(range(1))
+
+    def stop() -> None:
+        if next(left, None) is None:
+            raise Conflict("no time left")
+
+    with pytest.raises(Conflict):
+        list(of.settle_below("d/", on_page=stop))
+    assert len(live(catalog, of.dataset)) == 1000, "what was done stays done"
+
+
+def test_a_key_that_no_store_could_hold_is_an_error_of_its_own(catalog: SqliteCatalog) -> None:
+    of = reconciler(catalog, memory_bucket({"a": b""}))
+    ok, bad = of.settle_many(["a", "x" * 2000])
+    assert isinstance(ok, Outcome)
+    assert isinstance(bad, InvalidInput)
