@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what the tests run against: Azurite, Microsoft's storage emulator; dtlpy, the platform's client; a browser.
+# Install what the tests run against: Azurite, Microsoft's storage emulator; dtlpy, the platform's client; a second AWS; a browser.
 # Quick when it is there already. Where there is no npm, Node comes from PyPI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,6 +38,21 @@ if [ "$(cat "$rigs/dtlpy/.version" 2>/dev/null)" != "$sdk $opencv" ]; then
     "$rigs/dtlpy/bin/python" -m pip install -q --disable-pip-version-check "dtlpy==$sdk" "opencv-python-headless==$opencv"
   fi
   echo "$sdk $opencv" > "$rigs/dtlpy/.version"
+fi
+# A second AWS: its events are shaped as the real ones, and its queues stay quick when they are long. It pins its own botocore.
+stack=1.5.33
+if [ "$(cat "$rigs/ministack/.version" 2>/dev/null)" != "$stack" ]; then
+  echo "setting up ministack $stack in $rigs/ministack (once) ..." >&2
+  python=.venv/bin/python
+  [ -x "$python" ] || python=python3
+  if command -v uv >/dev/null 2>&1; then
+    uv venv -q --clear --python "$python" "$rigs/ministack"
+    uv pip install -q --python "$rigs/ministack/bin/python" "ministack==$stack"
+  else
+    "$python" -m venv --clear "$rigs/ministack"
+    "$rigs/ministack/bin/python" -m pip install -q --disable-pip-version-check "ministack==$stack"
+  fi
+  echo "$stack" > "$rigs/ministack/.version"
 fi
 # A browser, which looks at the server's page.
 if ! command -v chromium >/dev/null 2>&1 && ! command -v chromium-browser >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then

@@ -69,4 +69,4 @@ def bucket(store: Store) -> Iterator[Bucket]:
 
 
 # Each emulator has a module of its own, with a session fixture that starts it on a free loopback port.
-pytest_plugins = ["tests.rigs.s3", "tests.rigs.gcs", "tests.rigs.azure", "tests.rigs.server"]
+pytest_plugins = [f"tests.rigs.{name}" for name in ("s3", "gcs", "ministack", "pubsub", "azure", "server")]

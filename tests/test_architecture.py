@@ -28,7 +28,8 @@ LAYERS: list[set[str]] = [
     {"reconcile"},
     {"ingest"},
     {"agent"},
-    {"cli", "server", "handlers", "daemon"},
+    {"handlers"},  # below the daemon and the CLI, which settle events as the functions do
+    {"cli", "server", "daemon"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 EXCEPTIONS = {

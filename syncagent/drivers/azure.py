@@ -45,7 +45,7 @@ _ACTIONS = {
     "put": f"{_BLOBS}/write",
     "delete": f"{_BLOBS}/delete",
 }
-_SUFFIX = "core.windows.net"
+SUFFIX = "core.windows.net"
 # Where tokens come from, in clouds that are not the public one.
 _AUTHORITIES = {
     "core.chinacloudapi.cn": "login.chinacloudapi.cn",
@@ -75,7 +75,7 @@ class AzureDriver:
         self._spec = spec
         self._starts = True  # the account can begin a listing at a key, until it says otherwise
         self._tier = _tier(spec)
-        access = _access(spec, integration)
+        access = access_of(spec, integration)
         self._key, self._credential = access.key, access.credential
         self._client = self._make_client(access)
         self.requests: Counter[str] = Counter()
@@ -406,10 +406,10 @@ class _Access(NamedTuple):
     key: str | None = None
 
 
-def _access(spec: DriverSpec, integration: Integration | None) -> _Access:
+def access_of(spec: DriverSpec, integration: Integration | None) -> _Access:
     """What the integration says, or the SDK's own chain of credentials."""
     account = spec.bucket.partition("/")[0]
-    url = spec.endpoint or f"https://{account}.blob.{spec.options.get('suffix', _SUFFIX)}"
+    url = spec.endpoint or f"https://{account}.blob.{spec.options.get('suffix', SUFFIX)}"
     authority = next((at for suffix, at in _AUTHORITIES.items() if suffix in url), None)
     cloud = {"authority": authority} if authority else {}
     if integration is not None and integration.type != "azureblob":
@@ -470,7 +470,7 @@ def _connection(connection: str, spec: DriverSpec, url: str, name: str) -> _Acce
         )
     if not spec.endpoint and "suffix" not in spec.options:
         scheme = fields.get("defaultendpointsprotocol", "https")
-        host = f"{scheme}://{account}.blob.{fields.get('endpointsuffix', _SUFFIX)}"
+        host = f"{scheme}://{account}.blob.{fields.get('endpointsuffix', SUFFIX)}"
         url = fields.get("blobendpoint", host).rstrip("/")
     if key := fields.get("accountkey"):
         return _Access(url, {"account_name": account, "account_key": _key(key, name)}, key)
@@ -566,7 +566,7 @@ def open_driver(spec: DriverSpec, integration: Integration | None = None) -> Azu
     import azure.storage.blob  # noqa: F401  # missing: said at once, with the extra to install
 
     # Credentials go to the host that these make up.
-    suffix, endpoint = spec.options.get("suffix", _SUFFIX), spec.endpoint
+    suffix, endpoint = spec.options.get("suffix", SUFFIX), spec.endpoint
     if not re.fullmatch(r"[\w.-]+/(\$root|\$web|\$logs|[\w-]+)", spec.bucket, re.ASCII):
         raise ConfigError(f"{spec.bucket!r} is no account and container", resource=spec.bucket, hint=USAGE)
     if not re.fullmatch(r"[\w.-]+", suffix, re.ASCII):

@@ -79,7 +79,7 @@ class GcsDriver:
         self._spec = spec
         self._lock = threading.Lock()
         self._made: Any = None
-        self._credentials = _credentials(spec, integration)
+        self._credentials = credentials_of(spec, integration)
         self.requests: Counter[str] = Counter()
         from google.auth.credentials import Signing
 
@@ -529,7 +529,7 @@ def _flag(spec: DriverSpec, name: str) -> bool:
     return value in {"yes", "true", "1"}
 
 
-def _credentials(spec: DriverSpec, integration: Integration | None) -> Any:
+def credentials_of(spec: DriverSpec, integration: Integration | None) -> Any:
     """Credentials of the integration, none at all, or None for the SDK's own chain."""
     import google.auth
     from google.auth.credentials import AnonymousCredentials

@@ -46,10 +46,10 @@ _ACTIONS = {
     "put": "s3:PutObject",
     "delete": "s3:DeleteObject",
 }
-_PERFORM = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)")
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
-_BAD_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId"}
-_BUSY = {
+PERFORM = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)")
+EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+BAD_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId"}
+BUSY = {
     "SlowDown",
     "ServiceUnavailable",
     "InternalError",
@@ -248,12 +248,12 @@ class S3Driver:
         return self._made
 
     def _make_client(self) -> Any:
-        session = _session(self._spec, self._integration)
+        session = session_of(self._spec, self._integration)
         self._credentials = session.get_credentials()
         region = self._spec.region
         if region is None:
             region = "us-east-1" if self._spec.endpoint else self._discover_region(session)
-        client = _client(session, "s3", self._spec, region)
+        client = client_of(session, "s3", self._spec, region)
         client.meta.events.register("before-send.s3.ListObjectsV2", self._keep_page(client))
         return client
 
@@ -261,7 +261,7 @@ class S3Driver:
         """Ask S3 where the bucket is: the answer names the region, also when it is a refusal."""
         from botocore.exceptions import ClientError
 
-        client = _client(session, "s3", self._spec, session.region_name or "us-east-1")
+        client = client_of(session, "s3", self._spec, session.region_name or "us-east-1")
         try:
             answer = client.head_bucket(Bucket=self._bucket)
         except ClientError as error:
@@ -316,59 +316,11 @@ class S3Driver:
 
     def _translate(self, error: Exception, kind: str, resource: str) -> SyncAgentError | None:
         """Our error; None for one that is not botocore's, such as the uploaded file's own."""
-        from botocore import exceptions as boto
+        from botocore.exceptions import ClientError
 
-        bucket = self._bucket
-        if isinstance(error, boto.ClientError):
+        if isinstance(error, ClientError):
             return self._translate_answer(error, kind, resource)
-        if isinstance(
-            error,
-            boto.NoCredentialsError
-            | boto.PartialCredentialsError
-            | boto.CredentialRetrievalError
-            | boto.NoAuthTokenError
-            | boto.TokenRetrievalError
-            | boto.SSOError,
-        ):
-            return AccessDenied(
-                f"no usable AWS credentials for bucket {bucket}",
-                resource=resource,
-                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or pass --integration",
-            )
-        if isinstance(error, boto.ProfileNotFound):
-            return ConfigError(
-                "no such AWS profile", resource=resource, hint="check ?profile= or AWS_PROFILE"
-            )
-        if isinstance(error, boto.ParamValidationError):
-            return ConfigError(f"{bucket!r} is not a bucket's name", resource=resource)
-        if isinstance(
-            error, boto.EndpointConnectionError | boto.ConnectTimeoutError | boto.ProxyConnectionError
-        ):
-            where = self._spec.endpoint or "Amazon S3"
-            return Transient(
-                f"cannot reach {where}", resource=resource, hint="check the endpoint and the network"
-            )
-        if isinstance(error, boto.HTTPClientError | boto.IncompleteReadError | boto.ConnectionError):
-            return Transient(
-                f"the connection to bucket {bucket} failed: {type(error).__name__}", resource=resource
-            )
-        if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):
-            return ConfigError(f"{self._spec.endpoint} is not a usable endpoint", resource=resource)
-        if isinstance(
-            error, RecursionError
-        ):  # botocore asks each redirect where the bucket is, and is redirected
-            return ConfigError(
-                f"{self._spec.endpoint or 'Amazon S3'} redirects every request",
-                resource=resource,
-                hint="check the endpoint: http or https?",
-            )
-        if isinstance(error, boto.BotoCoreError):  # its settings: trying again would change nothing
-            return ConfigError(
-                f"the AWS SDK cannot use its settings for bucket {bucket}: {type(error).__name__}",
-                resource=resource,
-                hint="check the AWS configuration files and AWS_* variables",
-            )
-        return None
+        return sdk_error(error, f"bucket {self._bucket}", self._spec.endpoint, resource)
 
     def _translate_answer(self, error: Any, kind: str, resource: str) -> SyncAgentError:
         answer = error.response
@@ -398,13 +350,13 @@ class S3Driver:
             return AlreadyExists(f"{resource!r} is already there", resource=resource)
         if code == "ConditionalRequestConflict" or status == 409:
             return Conflict(f"{resource!r} is being written by somebody else", resource=resource)
-        if code in _EXPIRED:
+        if code in EXPIRED:
             return AccessDenied(
                 f"the credentials for bucket {bucket} have expired",
                 resource=resource,
                 hint="renew them and run it again",
             )
-        if code in _BAD_KEY:
+        if code in BAD_KEY:
             return AccessDenied(
                 f"S3 does not accept the credentials for bucket {bucket} ({code})",
                 resource=resource,
@@ -418,7 +370,7 @@ class S3Driver:
             return Unsupported(f"{resource!r} is archived", resource=resource, hint="restore it first")
         if status in {401, 403} or code == "AccessDenied":
             # S3 often names the action that is missing, which may be one of KMS or STS.
-            named = _PERFORM.search(str(answer.get("Error", {}).get("Message", "")))
+            named = PERFORM.search(str(answer.get("Error", {}).get("Message", "")))
             action = named[1] if named else _ACTIONS[kind]
             if error.operation_name == "AssumeRole":
                 return AccessDenied(
@@ -434,7 +386,7 @@ class S3Driver:
                 hint=f"'syncagent doctor s3://{bucket}' shows the policy text to add",
                 permission=action,
             )
-        if code in _BUSY or status >= 500 or status == 429:
+        if code in BUSY or status >= 500 or status == 429:
             after = headers.get("retry-after", "")
             return Transient(
                 f"S3 is busy ({code or status}) on bucket {bucket}",
@@ -479,7 +431,60 @@ def _flag(spec: DriverSpec, name: str) -> bool:
 # -- credentials -------------------------------------------------------------------------------------
 
 
-def _client(session: Any, service: str, spec: DriverSpec, region: str) -> Any:
+def sdk_error(error: Exception, what: str, endpoint: str | None, resource: str) -> SyncAgentError | None:
+    """Our error for one that botocore raised without an answer from AWS; None for what is not botocore's.
+
+    :param what: such as ``bucket photos``.
+    """
+    from botocore import exceptions as boto
+
+    if isinstance(
+        error,
+        boto.NoCredentialsError
+        | boto.PartialCredentialsError
+        | boto.CredentialRetrievalError
+        | boto.NoAuthTokenError
+        | boto.TokenRetrievalError
+        | boto.SSOError,
+    ):
+        return AccessDenied(
+            f"no usable AWS credentials for {what}",
+            resource=resource,
+            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or pass --integration",
+        )
+    if isinstance(error, boto.ProfileNotFound):
+        return ConfigError("no such AWS profile", resource=resource, hint="check ?profile= or AWS_PROFILE")
+    if isinstance(error, boto.ParamValidationError):
+        kind, _, name = what.partition(" ")
+        return ConfigError(f"{name!r} is not a {kind}'s name", resource=resource)
+    if isinstance(error, boto.EndpointConnectionError | boto.ConnectTimeoutError | boto.ProxyConnectionError):
+        return Transient(
+            f"cannot reach {endpoint or 'AWS'} for {what}",
+            resource=resource,
+            hint="check the endpoint and the network",
+        )
+    if isinstance(error, boto.HTTPClientError | boto.IncompleteReadError | boto.ConnectionError):
+        return Transient(f"the connection to {what} failed: {type(error).__name__}", resource=resource)
+    if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):
+        return ConfigError(f"{endpoint} is not a usable endpoint", resource=resource)
+    if isinstance(
+        error, RecursionError
+    ):  # botocore asks each redirect where the bucket is, and is redirected
+        return ConfigError(
+            f"{endpoint or 'AWS'} redirects every request",
+            resource=resource,
+            hint="check the endpoint: http or https?",
+        )
+    if isinstance(error, boto.BotoCoreError):  # its settings: trying again would change nothing
+        return ConfigError(
+            f"the AWS SDK cannot use its settings for {what}: {type(error).__name__}",
+            resource=resource,
+            hint="check the AWS configuration files and AWS_* variables",
+        )
+    return None
+
+
+def client_of(session: Any, service: str, spec: DriverSpec, region: str) -> Any:
     from botocore import UNSIGNED
     from botocore.config import Config
 
@@ -499,11 +504,11 @@ def _client(session: Any, service: str, spec: DriverSpec, region: str) -> Any:
         given["s3"] = {"addressing_style": "path"}
         given["request_checksum_calculation"] = "when_required"
         given["response_checksum_validation"] = "when_required"
-    endpoint = spec.endpoint if service == "s3" else None
+    endpoint = None if service == "sts" else spec.endpoint
     return session.client(service, region_name=region, endpoint_url=endpoint, config=Config(**given))
 
 
-def _session(spec: DriverSpec, integration: Integration | None) -> Any:
+def session_of(spec: DriverSpec, integration: Integration | None) -> Any:
     """A boto3 session with the integration's credentials, or with boto3's own chain."""
     import boto3
 
@@ -546,7 +551,7 @@ def _assume(session: Any, role: str, external_id: str | None, spec: DriverSpec) 
 
     def refresh() -> dict[str, str]:
         endpoint = replace(spec, endpoint=None, options={})
-        sts = _client(session, "sts", endpoint, spec.region or session.region_name or "us-east-1")
+        sts = client_of(session, "sts", endpoint, spec.region or session.region_name or "us-east-1")
         given = {"RoleArn": role, "RoleSessionName": "syncagent"}
         if external_id:
             given["ExternalId"] = external_id
@@ -575,5 +580,5 @@ def open_driver(spec: DriverSpec, integration: Integration | None = None) -> S3D
     import boto3  # noqa: F401  # missing: said at once, with the extra to install
 
     if integration is not None and integration.type not in {"s3", "aws-sts"}:
-        _session(spec, integration)
+        session_of(spec, integration)
     return S3Driver(spec, integration)

@@ -24,8 +24,9 @@ DEV_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFP
 class AzureRig:
     """A running server, and fresh containers on it."""
 
-    def __init__(self, endpoint: str, service: Any) -> None:
+    def __init__(self, endpoint: str, queues: str, service: Any) -> None:
         self.endpoint = endpoint
+        self.queues = queues
         self.service = service
         self.integration = Integration("test", "azureblob", {"accountKey": DEV_KEY})
 
@@ -69,7 +70,7 @@ def azure_rig() -> Iterator[AzureRig]:
                 time.sleep(0.1)
         else:
             pytest.fail("Azurite did not start")
-        yield AzureRig(endpoint, service)
+        yield AzureRig(endpoint, f"http://127.0.0.1:{ports[1]}/devstoreaccount1", service)
     finally:
         service.close()
         process.terminate()

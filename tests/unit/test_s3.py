@@ -511,7 +511,7 @@ def test_an_unreachable_endpoint_is_named(opened: Opened, monkeypatch: pytest.Mo
     no_wait(monkeypatch)
     gone = Canned()
     gone.close()
-    with pytest.raises(Transient, match=f"cannot reach {gone.url}; check the endpoint"):
+    with pytest.raises(Transient, match=f"cannot reach {gone.url} for bucket bucket; check the endpoint"):
         listed(opened(gone.url))
 
 

@@ -1,0 +1,1 @@
+"""Bucket events: where to look, never what happened."""

@@ -1,0 +1,186 @@
+"""What every front door does with events: settle the keys that they name, in every dataset that mirrors them."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from syncagent.catalog import Dataset
+from syncagent.errors import SyncAgentError, Transient
+from syncagent.handlers.events import Event, Kind
+from syncagent.model import Outcome
+
+if TYPE_CHECKING:
+    from syncagent.agent import Agent
+    from syncagent.reconcile import Reconciler
+
+_KNOWN_SECONDS = 60.0  # that the table of datasets is believed
+_UNKNOWN_SECONDS = 5.0  # between two looks for a dataset that an event's bucket may have got
+_BATCH = 1000
+
+
+@dataclass(slots=True)
+class Settled:
+    """What became of some events."""
+
+    errors: list[SyncAgentError | None] = field(default_factory=list)
+    """For each event, why it is not done; None: it is, or no dataset is concerned."""
+    outcomes: list[tuple[Dataset, Outcome]] = field(default_factory=list)
+    """Each key once for each dataset, however many events named it."""
+    outside: int = 0
+    """Events at places that no dataset mirrors."""
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Keys by what settling them did: ``added``, ``changed``, ``removed``, ``same``."""
+        return Counter(outcome.action.name.lower() for _, outcome in self.outcomes)
+
+
+class Mirror:
+    """Settles events. One object may be used from many threads, and lives as long as its process.
+
+    :param only: names or ids of the datasets to work on; None: all.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        only: Sequence[str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._agent, self._only, self._clock = agent, only, clock
+        self._lock = threading.Lock()
+        self._datasets: dict[tuple[str, str], list[Dataset]] = {}
+        self._read_at = -math.inf
+        self._reconcilers: dict[str, tuple[Dataset, Reconciler]] = {}
+
+    def settle(self, events: Sequence[Event], *, left: Callable[[], float] = lambda: math.inf) -> Settled:
+        """Settle what events name. What fails is told, not raised, and does not stop the others.
+
+        :param left: seconds that remain; with none left the rest is `Transient`, for another delivery.
+        """
+        done = Settled(errors=[None] * len(events))
+        wanted: dict[tuple[str, str], list[int]] = {}
+        below: dict[tuple[str, str], list[int]] = {}
+        places: dict[str, Dataset] = {}
+        for number, event in enumerate(events):
+            try:
+                found = self._places(event)
+            except SyncAgentError as reason:
+                done.errors[number] = reason
+                continue
+            if not found:
+                done.outside += 1
+            for dataset, key in found:
+                places[dataset.id] = dataset
+                of = below if event.kind is Kind.BELOW else wanted
+                of.setdefault((dataset.id, key), []).append(number)
+        for number_of, settle in ((wanted, self._keys), (below, self._below)):
+            for name, dataset in places.items():
+                keys = [key for known, key in number_of if known == name]
+                for key, why in settle(dataset, keys, done, left):
+                    for number in number_of[name, key]:
+                        done.errors[number] = done.errors[number] or why
+        return done
+
+    def _keys(
+        self, dataset: Dataset, keys: Sequence[str], done: Settled, left: Callable[[], float]
+    ) -> list[tuple[str, SyncAgentError]]:
+        failed: list[tuple[str, SyncAgentError]] = []
+        for start in range(0, len(keys), _BATCH):
+            batch = keys[start : start + _BATCH]
+            try:
+                _in_time(left)
+                results = self._reconciler(dataset).settle_many(batch)
+                pairs = zip(batch, results, strict=True)
+                failed += [(key, one) for key, one in pairs if isinstance(one, SyncAgentError)]
+                self._settled(dataset, [one for one in results if isinstance(one, Outcome)], done)
+            except SyncAgentError as reason:
+                failed += [(key, reason) for key in batch]
+        return failed
+
+    def _below(
+        self, dataset: Dataset, prefixes: Sequence[str], done: Settled, left: Callable[[], float]
+    ) -> list[tuple[str, SyncAgentError]]:
+        failed: list[tuple[str, SyncAgentError]] = []
+        for prefix in prefixes:
+            try:
+                below = self._reconciler(dataset).settle_below(prefix, on_page=lambda: _in_time(left))
+                while results := list(islice(below, _BATCH)):
+                    failed += [(prefix, one) for one in results if isinstance(one, SyncAgentError)]
+                    self._settled(dataset, [one for one in results if isinstance(one, Outcome)], done)
+            except SyncAgentError as reason:
+                failed.append((prefix, reason))
+        return failed
+
+    def _settled(self, dataset: Dataset, outcomes: Sequence[Outcome], done: Settled) -> None:
+        done.outcomes += [(dataset, outcome) for outcome in outcomes]
+        if outcomes:
+            # What such a file says comes after its own row, and before its event is done.
+            self._agent.follow(dataset, [outcome.key for outcome in outcomes])
+
+    # -- which datasets --------------------------------------------------------------------------
+
+    def _places(self, event: Event) -> list[tuple[Dataset, str]]:
+        """Datasets that mirror the place, each with the key (or the prefix) inside it."""
+        if event.marker:
+            return []
+        found = []
+        for dataset in self._mirroring(event):
+            key = self._inside(dataset, event)
+            if key is not None:
+                found.append((dataset, key))
+        return found
+
+    def _inside(self, dataset: Dataset, event: Event) -> str | None:
+        bucket = self._reconciler(dataset).bucket
+        if event.kind is not Kind.BELOW:
+            return bucket.relative(event.key)
+        if bucket.full_key("x")[:-1].startswith(event.key):
+            return ""  # the directory has the whole dataset in it
+        return bucket.relative(event.key)
+
+    def _mirroring(self, event: Event) -> list[Dataset]:
+        with self._lock:
+            age = self._clock() - self._read_at
+            if age > _KNOWN_SECONDS:
+                self._read()
+            found = self._of(event)
+            if not found and age > _UNKNOWN_SECONDS:
+                self._read()
+                found = self._of(event)
+            return found
+
+    def _of(self, event: Event) -> list[Dataset]:
+        found = self._datasets.get((event.provider, event.bucket), [])
+        if not found and event.provider == "azureblob":
+            # The platform's own drivers name a container and no account.
+            found = self._datasets.get((event.provider, event.bucket.rpartition("/")[2]), [])
+        return found
+
+    def _read(self) -> None:
+        datasets: dict[tuple[str, str], list[Dataset]] = {}
+        for one in self._agent.catalog.datasets():
+            if self._only is None or one.name in self._only or one.id in self._only:
+                datasets.setdefault((one.driver.type, one.driver.bucket), []).append(one)
+        self._datasets, self._read_at = datasets, self._clock()
+
+    def _reconciler(self, dataset: Dataset) -> Reconciler:
+        """Kept for as long as the dataset stays what it is: its clients have connections open."""
+        with self._lock:
+            known = self._reconcilers.get(dataset.id)
+            if known is None or known[0] != dataset:
+                known = self._reconcilers[dataset.id] = dataset, self._agent.reconciler(dataset)
+            return known[1]
+
+
+def _in_time(left: Callable[[], float]) -> None:
+    if left() <= 0:
+        raise Transient("no time was left for it", hint="the next delivery goes on")

@@ -1,0 +1,339 @@
+"""The contract of a queue, over every queue. A new one is right when this says so.
+
+To add an implementation, add a `Rig` for it to `rig`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from syncagent.drivers.memory_queue import MemoryQueue
+from syncagent.drivers.queues import Message, Queue, open_queue, parse_queue
+from syncagent.errors import AccessDenied, ConfigError, NotFound, SyncAgentError, Transient
+from syncagent.model import Integration
+
+BODY = json.dumps({"key": "日本 + %20\n😀"})
+
+
+class Rig:
+    """A fresh queue, opened as often as wanted, and something that sends to it."""
+
+    def __init__(
+        self,
+        url: str,
+        integration: Integration | None,
+        send: Callable[[str], None],
+        *,
+        counts: bool = True,
+        shared: bool = True,
+        missing: str = "",
+    ) -> None:
+        self.url, self.integration, self.send = url, integration, send
+        self.counts, self.shared, self.missing = counts, shared, missing
+        self.stack = ExitStack()
+
+    def open(self) -> Queue:
+        queue = open_queue(self.url, self.integration)
+        self.stack.callback(queue.close)
+        return queue
+
+
+@pytest.fixture(params=["memory", "sqs", "sqs-moto", "azqueue", "pubsub", "watch"])
+def rig(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    name = f"test-{uuid.uuid4().hex[:20]}"
+    made = _made(request, name, tmp_path, monkeypatch)
+    with made.stack:
+        yield made
+
+
+def _made(request: pytest.FixtureRequest, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    kind = request.param
+    if kind == "memory":
+        queue = open_queue(f"memory://{name}?hold=1")
+        assert isinstance(queue, MemoryQueue)
+        return Rig(f"memory://{name}?hold=1", None, queue.send)
+    if kind == "watch":
+        numbers = iter(range(1000))
+        return Rig(
+            f"watch://{folder}", None, lambda body: (folder / f"{next(numbers)}").write_text(body) and None,
+            shared=False, missing=f"watch://{folder}/none",
+        )  # fmt: skip
+    if kind == "azqueue":
+        from azure.storage.queue import QueueClient
+
+        azure = request.getfixturevalue("azure_rig")
+        key = azure.integration.options["accountKey"]
+        credential = {"account_name": "devstoreaccount1", "account_key": key}
+        client = QueueClient(azure.queues, name, credential=credential)
+        client.create_queue()
+        url = f"azqueue://devstoreaccount1/%s?endpoint={azure.queues}&hold=1"
+        made = Rig(
+            url % name,
+            azure.integration,
+            lambda body: client.send_message(body) and None,
+            missing=url % "none",
+        )
+        made.stack.callback(client.close)
+        return made
+    if kind == "pubsub":
+        fake = request.getfixturevalue("pubsub_rig")
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", f"127.0.0.1:{fake.port}")
+        url = fake.create(name) + "?hold=1"
+        return Rig(
+            url, None, lambda body: fake.publish(name, body.encode(), {"a": "b"}),
+            counts=False, missing="pubsub://test/none",
+        )  # fmt: skip
+    import boto3
+
+    aws = request.getfixturevalue("aws_rig" if kind == "sqs" else "s3_rig")
+    client = boto3.client(
+        "sqs", endpoint_url=aws.endpoint, region_name="us-east-1", aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+    )  # fmt: skip
+    queue_url = client.create_queue(QueueName=name)["QueueUrl"]
+    made = Rig(
+        f"sqs://{name}?endpoint={aws.endpoint}&region=us-east-1&hold=1", aws.integration,
+        lambda body: client.send_message(QueueUrl=queue_url, MessageBody=body) and None,
+        missing=f"sqs://none?endpoint={aws.endpoint}&region=us-east-1",
+    )  # fmt: skip
+    made.stack.callback(client.close)
+    return made
+
+
+def received(queue: Queue, count: int, seconds: float = 20.0) -> list[Message]:
+    """That many messages, each once."""
+    found: list[Message] = []
+    until = time.monotonic() + seconds
+    while len(found) < count and time.monotonic() < until:
+        found += queue.receive(count - len(found), 1.0)
+    return found
+
+
+def ready(rig: Rig) -> Queue:
+    """Open; a watcher hears only of what comes after it began."""
+    queue = rig.open()
+    if not rig.shared:
+        assert queue.receive(1, 0.2) == []
+        rig.send("warm")
+        queue.delete(received(queue, 1))
+        while late := queue.receive(1000, 0.7):
+            queue.delete(late)
+    return queue
+
+
+def test_an_empty_queue_gives_nothing_in_time(rig: Rig) -> None:
+    queue = rig.open()
+    started = time.monotonic()
+    assert queue.receive(10, 0.5) == []
+    assert time.monotonic() - started < 5
+
+
+def test_what_was_sent_comes_as_it_was(rig: Rig) -> None:
+    queue = ready(rig)
+    rig.send(BODY)
+    (message,) = received(queue, 1)
+    if rig.shared:
+        assert message.body == BODY
+    assert message.attempts == (1 if rig.counts else 0)
+    assert message.sent_at is not None
+    assert abs(message.sent_at - time.time()) < 60
+    assert message.body not in repr(message)
+    assert message.id
+
+
+def test_a_received_message_is_ours_for_a_while_and_then_comes_again(rig: Rig) -> None:
+    queue = ready(rig)
+    rig.send(BODY)
+    (first,) = received(queue, 1)
+    if not rig.shared:
+        queue.release([first], after=1)
+    (second,) = received(queue, 1)
+    assert (second.id, second.body) == (first.id, first.body)
+    assert second.attempts == (2 if rig.counts else 0)
+
+
+def test_a_deleted_message_does_not_come_again(rig: Rig) -> None:
+    queue = ready(rig)
+    rig.send(BODY)
+    queue.delete(received(queue, 1))
+    assert received(queue, 1, 2.5) == []
+
+
+def test_deleting_what_is_not_ours_any_more_is_no_error(rig: Rig) -> None:
+    queue = ready(rig)
+    rig.send(BODY)
+    (first,) = received(queue, 1)
+    queue.release([first])
+    (second,) = received(queue, 1)
+    queue.delete([first])
+    queue.delete([second])
+    queue.delete([second])
+    queue.extend([second])
+    queue.release([second])
+
+
+def test_a_released_message_comes_at_once(rig: Rig) -> None:
+    queue = ready(rig)
+    rig.send(BODY)
+    (first,) = received(queue, 1)
+    queue.release([first])
+    started = time.monotonic()
+    (second,) = received(queue, 1)
+    assert second.id == first.id
+    assert time.monotonic() - started < 1.0 or not rig.shared
+
+
+def test_an_extended_message_stays_ours(rig: Rig) -> None:
+    queue = ready(rig)
+    rig.send(BODY)
+    (message,) = received(queue, 1)
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        queue.extend([message])
+        assert queue.receive(1, 0.2) == [], "nobody else gets it"
+    queue.delete([message])
+    assert received(queue, 1, 2.0) == []
+
+
+def test_many_messages_come_each_once(rig: Rig) -> None:
+    queue = ready(rig)
+    for number in range(45):
+        rig.send(f"{number}")
+    seen: list[Message] = []
+    while len(seen) < 45:
+        found = received(queue, min(queue.most, 45 - len(seen)))
+        assert found
+        seen += found
+        queue.delete(found)
+    assert len({one.body for one in seen}) == 45
+    assert received(queue, 1, 1.5) == []
+
+
+def test_two_takers_never_get_the_same_message(rig: Rig) -> None:
+    if not rig.shared:
+        return  # a folder's notices come to everybody who watches it
+    for number in range(20):
+        rig.send(f"{number}")
+    seen: list[str] = []
+
+    def take() -> None:
+        queue = rig.open()
+        while found := queue.receive(3, 0.6):
+            queue.delete(found)
+            seen.extend(one.body for one in found)
+
+    takers = [threading.Thread(target=take) for _ in range(2)]
+    for taker in takers:
+        taker.start()
+    for taker in takers:
+        taker.join()
+    assert sorted(seen, key=int) == [f"{number}" for number in range(20)]
+
+
+def test_the_depth_is_told_where_it_is_known(rig: Rig) -> None:
+    queue = ready(rig)
+    for number in range(3):
+        rig.send(f"{number}")
+    if not rig.shared:
+        received(queue, 3)
+    depth = queue.depth()
+    assert depth.waiting is None or depth.waiting + (depth.in_flight or 0) == 3
+
+
+def test_a_queue_that_is_not_there_is_named(rig: Rig) -> None:
+    if rig.missing:
+        queue = open_queue(rig.missing, rig.integration)
+        with pytest.raises(NotFound, match="none"):
+            queue.receive(1, 0.1)
+        queue.close()
+
+
+def test_closing_twice_is_fine(rig: Rig) -> None:
+    queue = rig.open()
+    queue.receive(1, 0)
+    queue.close()
+    queue.close()
+
+
+# -- URLs ----------------------------------------------------------------------------------------
+
+
+def test_an_sqs_queues_own_url_is_one() -> None:
+    spec = parse_queue("https://sqs.eu-west-1.amazonaws.com/123456789012/images")
+    assert (spec.type, spec.name, dict(spec.options)) == ("sqs", "images", {"region": "eu-west-1"})
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("kafka://x", "unknown queue kafka://; known are azqueue"),
+        ("sqs://", "names no queue"),
+        ("sqs://q?regoin=x", "unknown parameter 'regoin'"),
+        ("sqs://key:secret@q", "holds credentials"),
+        ("https://example.com/q", "unknown queue"),
+        ("azqueue://account", "names no queue"),
+        ("pubsub://project", "names no subscription"),
+    ],
+)
+def test_a_wrong_url_says_so(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as told:
+        open_queue(url)
+    assert "secret" not in str(told.value)
+
+
+def test_a_queue_that_cannot_be_reached_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.rigs.gcs import free_port
+
+    gone = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    keys = Integration("test", "s3", {"key": "k", "secret": "s"})
+    azure = Integration("test", "azureblob", {"accountKey": "a2V5"})
+    for url, integration in (
+        (f"sqs://q?endpoint={gone}&region=us-east-1", keys),
+        (f"azqueue://acc/queue?endpoint={gone}/acc", azure),
+    ):
+        queue = open_queue(url, integration)
+        with pytest.raises(Transient, match="cannot reach"):
+            queue.receive(1, 0)
+        queue.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (403, "AccessDeniedException", AccessDenied),
+        (400, "ExpiredToken", AccessDenied),
+        (403, "InvalidClientTokenId", AccessDenied),
+        (400, "AWS.SimpleQueueService.NonExistentQueue", NotFound),
+        (400, "ThrottlingException", Transient),
+        (503, "ServiceUnavailable", Transient),
+        (400, "InvalidAddress", SyncAgentError),
+    ],
+)
+def test_what_sqs_answers_is_told_in_our_words(
+    status: int, code: str, kind: type[SyncAgentError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.rigs.fake_http import FakeHttp
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    body = json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": "account 4711"}).encode()
+    with FakeHttp() as fake:
+        fake.reply = lambda request: (status, {"Content-Type": "application/x-amz-json-1.0"}, body)
+        queue = open_queue(
+            f"sqs://q?endpoint={fake.url}&region=us-east-1",
+            Integration("t", "s3", {"key": "k", "secret": "s"}),
+        )
+        with pytest.raises(kind) as told:
+            queue.receive(1, 0)
+        assert type(told.value) is kind
+        assert "4711" not in str(told.value)
+        assert "q" in str(told.value)
+        queue.close()
