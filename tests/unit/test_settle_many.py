@@ -63,7 +63,7 @@ def test_random_histories_converge(catalog: SqliteCatalog, seed: int) -> None:
 
 def test_keys_that_lie_close_together_are_looked_at_by_listing(catalog: SqliteCatalog) -> None:
     names = [f"{n:05}.jpg" for n in range(2500)]
-    bucket = memory_bucket({name: b"1" for name in names})
+    bucket = memory_bucket(dict.fromkeys(names, b"1"))
     of = reconciler(catalog, bucket)
     random.Random(1).shuffle(names)
     bucket.driver.requests.clear()
@@ -74,7 +74,7 @@ def test_keys_that_lie_close_together_are_looked_at_by_listing(catalog: SqliteCa
 
 
 def test_keys_far_apart_are_looked_at_one_by_one(catalog: SqliteCatalog) -> None:
-    bucket = memory_bucket({f"{n:06}": b"" for n in range(0, 60_000)})
+    bucket = memory_bucket({f"{n:06}": b"" for n in range(60_000)})
     of = reconciler(catalog, bucket)
     for start in range(3):
         bucket.driver.requests.clear()
@@ -94,7 +94,7 @@ def test_what_fails_stands_in_its_place_and_the_others_go_on(catalog: SqliteCata
         def list(self, *args: object, **options: object) -> Iterator[list[ObjectInfo]]:
             raise AccessDenied("no listing")
 
-    bucket = memory_bucket({name: b"" for name in "abcdefghijklmnopqrstuvwxyz"}, driver=Denies())
+    bucket = memory_bucket(dict.fromkeys("abcdefghijklmnopqrstuvwxyz", b""), driver=Denies())
     of = reconciler(catalog, bucket)
     results = of.settle_many(list("abcdefghijklmnopqrstuvwxyz"))
     assert told(results) == ["+", "AccessDenied", *"+" * 24]
