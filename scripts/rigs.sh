@@ -23,37 +23,28 @@ if ! grep -qs "\"version\": \"$version\"" "$home/node_modules/azurite/package.js
   npm install --prefix "$home" --ignore-scripts --no-audit --no-fund --loglevel=error "azurite@$version" >/dev/null
 fi
 command -v node > "$rigs/node.path"
-# The platform's own client, in an environment of its own: it judges `syncagent serve`.
-# OpenCV is no dependency of it, but its converter and its drawing need one.
-sdk=1.126.5 opencv=4.13.0.92
-if [ "$(cat "$rigs/dtlpy/.version" 2>/dev/null)" != "$sdk $opencv" ]; then
-  echo "setting up dtlpy $sdk in $rigs/dtlpy (once) ..." >&2
-  python=.venv/bin/python
+# environment NAME VERSION PACKAGE…: an environment of its own, made once for each version.
+environment() {
+  local home=$rigs/$1 version=$2 python=.venv/bin/python
+  [ "$(cat "$home/.version" 2>/dev/null)" = "$version" ] && return
+  echo "setting up $1 $version in $home (once) ..." >&2
   [ -x "$python" ] || python=python3
+  shift 2
   if command -v uv >/dev/null 2>&1; then
-    uv venv -q --clear --python "$python" "$rigs/dtlpy"
-    uv pip install -q --python "$rigs/dtlpy/bin/python" "dtlpy==$sdk" "opencv-python-headless==$opencv"
+    uv venv -q --clear --python "$python" "$home"
+    uv pip install -q --python "$home/bin/python" "$@"
   else
-    "$python" -m venv --clear "$rigs/dtlpy"
-    "$rigs/dtlpy/bin/python" -m pip install -q --disable-pip-version-check "dtlpy==$sdk" "opencv-python-headless==$opencv"
+    "$python" -m venv --clear "$home"
+    "$home/bin/python" -m pip install -q --disable-pip-version-check "$@"
   fi
-  echo "$sdk $opencv" > "$rigs/dtlpy/.version"
-fi
+  echo "$version" > "$home/.version"
+}
+# The platform's own client, which judges `syncagent serve`. OpenCV is no dependency of it, but its converter and its drawing need one.
+sdk=1.126.5 opencv=4.13.0.92
+environment dtlpy "$sdk $opencv" "dtlpy==$sdk" "opencv-python-headless==$opencv"
 # A second AWS: its events are shaped as the real ones, and its queues stay quick when they are long. It pins its own botocore.
 stack=1.5.33
-if [ "$(cat "$rigs/ministack/.version" 2>/dev/null)" != "$stack" ]; then
-  echo "setting up ministack $stack in $rigs/ministack (once) ..." >&2
-  python=.venv/bin/python
-  [ -x "$python" ] || python=python3
-  if command -v uv >/dev/null 2>&1; then
-    uv venv -q --clear --python "$python" "$rigs/ministack"
-    uv pip install -q --python "$rigs/ministack/bin/python" "ministack==$stack"
-  else
-    "$python" -m venv --clear "$rigs/ministack"
-    "$rigs/ministack/bin/python" -m pip install -q --disable-pip-version-check "ministack==$stack"
-  fi
-  echo "$stack" > "$rigs/ministack/.version"
-fi
+environment ministack "$stack" "ministack==$stack"
 # A browser, which looks at the server's page.
 if ! command -v chromium >/dev/null 2>&1 && ! command -v chromium-browser >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

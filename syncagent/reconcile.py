@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import threading
 import time
 from bisect import bisect_right
@@ -33,7 +34,6 @@ _PAIR_MEMORY = 200_000  # new and vanished keys that `plan` keeps to pair moves
 _LOOKS = 5
 _DENSE = 16  # keys of a page that make it cheaper than as many looks: stores ask 12 times as much for it
 _SPARSE = 20
-_LAST = "\U0010ffff"
 _MIN_CAP, _CAP_SHARE = 1000, 0.10
 _stamp = itemgetter(0, 1)
 
@@ -130,6 +130,15 @@ def _spans(pages: Iterator[list[ObjectInfo]], span: int) -> Iterator[list[Object
         yield objects
 
 
+def _past(prefix: str) -> str | None:
+    """The first string after all that start with `prefix`; None where there is none."""
+    prefix = prefix.rstrip(chr(sys.maxunicode))
+    if not prefix:
+        return None
+    after = ord(prefix[-1]) + 1
+    return prefix[:-1] + chr(0xE000 if after == 0xD800 else after)  # surrogates are not characters
+
+
 def action(row: Row | None, found: ObjectInfo | None) -> Action:
     """What making `row` agree with `found` amounts to."""
     known = row.fingerprint if row else None
@@ -163,6 +172,7 @@ class Reconciler:
 
         :raises SyncAgentError: the object could not be looked at, or the row not be written.
         """
+        self.bucket.full_key(key)  # what no store could hold has no row either
         return retrying(self._settle_once, attempts=20)(key)
 
     def _settle_once(self, key: str) -> Outcome:
@@ -204,13 +214,20 @@ class Reconciler:
         """
         if not self.catalog.atomic or len(keys) == 1:
             return self._each(self._settled, keys)
-        try:
-            rows = retrying(self.catalog.rows)(self.dataset.id, keys)
-        except SyncAgentError as error:
-            return [error] * len(keys)
         done: dict[str, Outcome | SyncAgentError] = {}
+        for key in keys:
+            try:
+                self.bucket.full_key(key)
+            except SyncAgentError as error:
+                done[key] = error
+        good = [key for key in keys if key not in done]
+        try:
+            rows = retrying(self.catalog.rows)(self.dataset.id, good)
+        except SyncAgentError as error:
+            done.update(dict.fromkeys(good, error))
+            return [done[key] for key in keys]
         settles = []
-        for row, (key, found) in zip(rows, self._look_all(keys), strict=True):
+        for row, (key, found) in zip(rows, self._look_all(good), strict=True):
             if isinstance(found, SyncAgentError):
                 done[key] = found
             else:
@@ -233,8 +250,12 @@ class Reconciler:
         :param on_page: called before each part of the work; may raise to end it. What was done stays done.
         :raises SyncAgentError: the listing broke.
         """
+        if prefix:
+            self.bucket.full_key(prefix)
+            if action(self.catalog.get(self.dataset.id, prefix), self._look(prefix)) is not Action.SAME:
+                yield self._settled(prefix)
         walk = differences(
-            self.bucket, self.catalog, self.dataset.id, after=prefix or None, until=prefix + _LAST
+            self.bucket, self.catalog, self.dataset.id, after=prefix or None, until=_past(prefix)
         )
         with contextlib.closing(walk):
             for difference in walk:
@@ -242,6 +263,7 @@ class Reconciler:
                 keys = [found.key for found in difference.new]
                 keys += [found.key for found, _ in difference.changed]
                 keys += [row.key for row in difference.missing]
+                keys = [key for key in keys if key.startswith(prefix)]
                 for start in range(0, len(keys), _PAGE):
                     yield from self.settle_many(keys[start : start + _PAGE])
 
@@ -261,7 +283,7 @@ class Reconciler:
 
     def _look_all(self, keys: Sequence[str]) -> Iterator[tuple[str, ObjectInfo | SyncAgentError | None]]:
         """What the bucket holds at each key: by a listing where the keys lie close together, else one by one."""
-        seen = self._look_by_listing(keys) if len(keys) >= _DENSE and self.bucket.caps.sorted_listing else {}
+        seen = self._look_by_listing(keys) if len(keys) > _DENSE and self.bucket.seeks else {}
         left = [key for key in keys if key not in seen]
         if len(left) < 2:
             seen.update((key, self._looked(key)) for key in left)

@@ -186,6 +186,13 @@ def test_the_engine_with_one_driver_loads_no_other_sdk() -> None:
     assert loaded_by(*wanted) & set(HEAVY) - allowed == set()
 
 
+def test_handlers_load_no_sdk_and_nothing_to_draw_with() -> None:
+    allowed = {"sqlite3"}
+    assert (
+        loaded_by("syncagent.handlers.mirror") & {*HEAVY, "fastapi", "uvicorn", "msgspec"} - allowed == set()
+    )
+
+
 def test_the_package_alone_loads_nothing() -> None:
     assert loaded_by("syncagent") & {*HEAVY, "tenacity", "httpx", "pydantic"} == set()
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from syncagent.errors import Conflict
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Settle
 
 if TYPE_CHECKING:
@@ -193,6 +194,17 @@ class Catalog(Protocol):
     def close(self) -> None:
         """Release connections. Calling twice is fine."""
         ...
+
+
+def settle_each(catalog: Catalog, dataset: str, settles: Sequence[Settle]) -> list[Row | None]:
+    """`Catalog.settle_many` by `Catalog.settle`."""
+    rows: list[Row | None] = []
+    for key, found, expect_rev in settles:
+        try:
+            rows.append(catalog.settle(dataset, key, found, expect_rev=expect_rev))
+        except Conflict:
+            rows.append(None)
+    return rows
 
 
 class Store(Catalog, Protocol):

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from syncagent.catalog.base import Dataset, Item, Quarantined, Run
+from syncagent.catalog.base import Dataset, Item, Quarantined, Run, settle_each
 from syncagent.catalog.dataloop_labels import DataloopLabels
 from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.rest import Session
@@ -124,13 +124,7 @@ class DataloopCatalog:
 
     def settle_many(self, dataset: str, settles: Sequence[Settle]) -> list[Row | None]:
         """See `Catalog.settle_many`. Each for itself."""
-        rows: list[Row | None] = []
-        for key, found, expect_rev in settles:
-            try:
-                rows.append(self.settle(dataset, key, found, expect_rev=expect_rev))
-            except Conflict:
-                rows.append(None)
-        return rows
+        return settle_each(self, dataset, settles)
 
     # -- integrations, drivers, datasets: the platform's own to make -------------------------------
 

@@ -130,6 +130,7 @@ class Session:
             self._forget(token)
         if answer.status_code in {401, *_BUSY}:
             raise Transient(self._text(answer), resource=self.gate)
+        self._must_be_json(answer, path)
         return self._told(answer)
 
     def _opened(self, url: str, offset: int, stack: contextlib.ExitStack) -> httpx.Response:
@@ -235,12 +236,15 @@ class Session:
                 resource=self.gate,
                 retry_after=float(after) if after.isdecimal() else None,
             )
+        self._must_be_json(answer, path)
+        return answer
+
+    def _must_be_json(self, answer: httpx.Response, path: str) -> None:
         if answer.is_success:
             try:
                 answer.json()
             except ValueError as error:
                 raise Transient(f"{self.gate} answered {path} with no JSON", resource=self.gate) from error
-        return answer
 
     def _told(self, answer: httpx.Response) -> Any:
         """The answer's JSON.

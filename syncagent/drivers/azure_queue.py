@@ -17,7 +17,6 @@ from syncagent.model import DriverSpec, Integration
 OPTIONS = {
     "endpoint": "another server that speaks the same protocol",
     "suffix": "of the cloud's hosts; default core.windows.net",
-    "hold": "seconds for which a received message is ours; default 60",
 }
 _BATCH = 32  # messages of one request, as the service has it
 _STEP, _LONGEST_STEP = 0.1, 2.0  # seconds between two looks: the service knows no long poll
@@ -42,7 +41,7 @@ class AzureQueue:
         if not account or not name or "/" in name:
             raise ConfigError(f"{spec.url} names no queue", resource=spec.url, hint="azqueue://account/queue")
         self.url, self._name = spec.url, spec.name
-        self.hold = int(options.pop("hold", "60"))
+        self.hold = spec.hold
         self._endpoint = options.pop("endpoint", None)
         self._spec = DriverSpec(type="azureblob", bucket=spec.name, options=options)
         self._integration = integration
@@ -124,13 +123,10 @@ class AzureQueue:
             yield
         except SyncAgentError:
             raise
-        except exceptions.ClientAuthenticationError as error:
-            raise AccessDenied(
-                f"Azure does not accept the credentials for queue {name}", resource=name,
-                hint="run 'az login', or check the integration",
-            ) from error  # fmt: skip
         except exceptions.HttpResponseError as error:
-            raise self._translate_answer(error, kind) from error
+            if error.status_code:
+                raise self._translate_answer(error, kind) from error
+            raise self._unknown() from error  # of the credential, not of the queue: it got no token
         except exceptions.AzureError as error:
             raise Transient(
                 f"cannot reach queue {name}: {type(error).__name__}", resource=name,
@@ -141,7 +137,9 @@ class AzureQueue:
         name, status, code = self._name, error.status_code or 0, _code(error)
         if status == 404:
             return NotFound(f"no such queue: {name}", resource=name, hint="check the name")
-        if status in {401, 403}:
+        if status == 401 or code in {"AuthenticationFailed", "InvalidAuthenticationInfo"}:
+            return self._unknown()
+        if status == 403:
             return AccessDenied(
                 f"not allowed: {_ACTIONS[kind]} on queue {name}", resource=name,
                 hint="give the role 'Storage Queue Data Message Processor'", permission=_ACTIONS[kind],
@@ -149,6 +147,12 @@ class AzureQueue:
         if status in {408, 409, 429} or status >= 500:
             return Transient(f"Azure is busy ({code or status}) on queue {name}", resource=name)
         return SyncAgentError(f"Azure answered {code or status} for queue {name}", resource=name)
+
+    def _unknown(self) -> AccessDenied:
+        return AccessDenied(
+            f"Azure does not accept the credentials for queue {self._name}", resource=self._name,
+            hint="run 'az login', or check the integration",
+        )  # fmt: skip
 
 
 class _Receipt:

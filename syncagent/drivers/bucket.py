@@ -64,6 +64,11 @@ class Bucket:
         """The driver's capabilities."""
         return self.driver.caps
 
+    @property
+    def seeks(self) -> bool:
+        """Whether a listing that begins at a key costs no more than what comes after it."""
+        return self.caps.sorted_listing and self.spec.options.get("sorted", "yes") != "no"
+
     def full_key(self, key: str) -> str:
         """The key inside the bucket.
 
@@ -87,6 +92,15 @@ class Bucket:
         if not full_key.startswith(self._prefix) or full_key == self._base:
             return None
         return full_key[len(self._base) :]
+
+    def below(self, full_prefix: str) -> str | None:
+        """What the keys that start with `full_prefix` in the bucket start with here; None where none are here.
+
+        Empty where everything here is below it.
+        """
+        if self._prefix.startswith(full_prefix):
+            return ""
+        return full_prefix[len(self._base) :] if full_prefix.startswith(self._prefix) else None
 
     def list(self, *, after: str | None = None, until: str | None = None) -> Iterator[Page]:
         """Pages of objects in strictly ascending UTF-8 byte order, without folder markers.
@@ -124,7 +138,7 @@ class Bucket:
     def _driver_pages(self, after: str | None, until: str | None) -> Generator[Page, None, None]:
         full_after = self._base + after if after is not None else None
         full_until = self._base + until if until is not None else None
-        if self.caps.sorted_listing and self.spec.options.get("sorted", "yes") != "no":
+        if self.seeks:
             return _ahead(self.driver.list(self._prefix, after=full_after, until=full_until))
         return _sorted_on_disk(self.driver.list(self._prefix), full_after, full_until)
 

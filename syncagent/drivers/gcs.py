@@ -529,7 +529,7 @@ def _flag(spec: DriverSpec, name: str) -> bool:
     return value in {"yes", "true", "1"}
 
 
-def credentials_of(spec: DriverSpec, integration: Integration | None) -> Any:
+def credentials_of(spec: DriverSpec, integration: Integration | None, scope: str = _SCOPE) -> Any:
     """Credentials of the integration, none at all, or None for the SDK's own chain."""
     import google.auth
     from google.auth.credentials import AnonymousCredentials
@@ -550,7 +550,7 @@ def credentials_of(spec: DriverSpec, integration: Integration | None) -> Any:
             return None
         # A file: read now, to know whether it can sign. What else is in the chain may ask a metadata server.
         try:
-            return google.auth.default(scopes=[_SCOPE])[0]
+            return google.auth.default(scopes=[scope])[0]
         except google.auth.exceptions.DefaultCredentialsError as error:
             raise ConfigError(
                 "the file that GOOGLE_APPLICATION_CREDENTIALS names holds no credentials",
@@ -559,8 +559,8 @@ def credentials_of(spec: DriverSpec, integration: Integration | None) -> Any:
     try:
         content = json.loads(integration.options["content"])
         if content.get("type") == "authorized_user":
-            return user.from_authorized_user_info(content, scopes=[_SCOPE])
-        return account.from_service_account_info(content, scopes=[_SCOPE])
+            return user.from_authorized_user_info(content, scopes=[scope])
+        return account.from_service_account_info(content, scopes=[scope])
     except Exception:
         # Whatever is wrong with it. Not chained: the error may quote the key.
         raise ConfigError(

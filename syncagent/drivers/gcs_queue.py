@@ -12,7 +12,8 @@ from syncagent.drivers.queues import Depth, Message, QueueSpec
 from syncagent.errors import AccessDenied, ConfigError, NotFound, SyncAgentError, Transient
 from syncagent.model import DriverSpec, Integration
 
-OPTIONS = {"hold": "seconds for which a received message is ours, at most 600; default 60"}
+OPTIONS: dict[str, str] = {}
+_SCOPE = "https://www.googleapis.com/auth/pubsub"
 _BATCH = 1000
 _LONGEST = 600  # seconds, as Pub/Sub has it
 _ACTIONS = {"receive": "pubsub.subscriptions.consume"}
@@ -31,7 +32,7 @@ class PubSubQueue:
                 f"{spec.url} names no subscription", resource=spec.url, hint="pubsub://project/subscription"
             )
         self.url, self._name = spec.url, spec.name
-        self.hold = min(int(spec.options.get("hold", "60")), _LONGEST)
+        self.hold = min(spec.hold, _LONGEST)
         self._path = f"projects/{project}/subscriptions/{name}"
         self._integration = integration
         self._lock = threading.Lock()
@@ -95,7 +96,7 @@ class PubSubQueue:
                 given = {}
                 if self._integration is not None:
                     spec = DriverSpec(type="gcs", bucket=self._name)
-                    given["credentials"] = credentials_of(spec, self._integration)
+                    given["credentials"] = credentials_of(spec, self._integration, _SCOPE)
                 self._made = pubsub_v1.SubscriberClient(**given)
             return self._made
 
@@ -105,7 +106,7 @@ class PubSubQueue:
     def _translated(self) -> Generator[None, None, None]:
         """The one place where the SDK's errors become ours."""
         from google.api_core import exceptions
-        from google.auth.exceptions import GoogleAuthError
+        from google.auth.exceptions import GoogleAuthError, TransportError
 
         name = self._name
         try:
@@ -119,6 +120,8 @@ class PubSubQueue:
                 f"not allowed: {_ACTIONS['receive']} on {name}", resource=name,
                 hint="give the role 'roles/pubsub.subscriber'", permission=_ACTIONS["receive"],
             ) from error  # fmt: skip
+        except TransportError as error:
+            raise Transient(f"cannot reach Google for credentials for {name}", resource=name) from error
         except (exceptions.Unauthenticated, GoogleAuthError) as error:
             raise AccessDenied(
                 f"no usable Google credentials for subscription {name}", resource=name,

@@ -6,11 +6,13 @@ could lead out of the folder. Names that are not valid UTF-8 are passed over wit
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mimetypes
 import os
 import stat as stat_module
 import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -33,6 +35,7 @@ from syncagent.model import DriverSpec, Integration, ObjectInfo
 
 USAGE = "file:///folder"
 _PAGE = 1000
+_TEMPORARY = ".syncagent-"
 _log = logging.getLogger(__name__)
 
 
@@ -128,7 +131,10 @@ class LocalDriver:
     def put(
         self, key: str, body: BinaryIO, *, content_type: str | None = None, if_absent: bool = False
     ) -> ObjectInfo:
-        """See `Driver.put`. Written beside the target, then linked or renamed into place."""
+        """See `Driver.put`. Written without a name where the system can do that, then linked or renamed into place.
+
+        So a process that is killed leaves no part of a file; elsewhere it may leave one whose name no listing tells.
+        """
         self.requests["put"] += 1
         try:
             target = self._path(key)
@@ -138,12 +144,22 @@ class LocalDriver:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             # Outside the mirrored folder there may be another file system, so it is beside the target.
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=".syncagent-")
-            temporary = Path(name)
+            handle = _unnamed(target.parent)
+            if handle is None:
+                handle, name = tempfile.mkstemp(dir=target.parent, prefix=_TEMPORARY)
+                temporary = Path(name)
+                temporary.chmod(0o644)
             with os.fdopen(handle, "wb") as out:
                 while chunk := body.read(1 << 20):
                     out.write(chunk)
-            temporary.chmod(0o644)
+                out.flush()
+                if temporary is None:
+                    with contextlib.suppress(FileExistsError):
+                        _name(handle, target)
+                        return _info(key, target.lstat())
+                    # Only a rename takes the place of another file, and that needs a name.
+                    temporary = target.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
+                    _name(handle, temporary)
             if if_absent:
                 target.hardlink_to(temporary)
                 temporary.unlink()
@@ -203,7 +219,7 @@ def _utf8(entry: os.DirEntry[str]) -> bool:
     except UnicodeEncodeError:
         _log.warning("passed over %s: the name is not valid UTF-8", ascii(entry.path))
         return False
-    return not entry.name.startswith(".syncagent-")
+    return not entry.name.startswith(_TEMPORARY)
 
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:
@@ -224,6 +240,28 @@ def _translate(error: OSError, resource: str) -> SyncAgentError:
     if error.errno in {36, 40, 22}:  # name too long, symbolic link, invalid
         return NotFound(f"no such file: {resource}", resource=resource)
     return Transient(f"{error.strerror or 'input/output error'}: {resource}", resource=resource)
+
+
+def _unnamed(folder: Path) -> int | None:
+    """A file without a name, which is gone with its process; None where there are none."""
+    flag = getattr(os, "O_TMPFILE", None)
+    if flag is None or not Path("/proc/self/fd").is_dir():
+        return None
+    try:
+        handle = os.open(folder, flag | os.O_WRONLY, 0o600)
+        os.fchmod(handle, 0o644)
+        return handle
+    except OSError:  # the file system has no such files; whatever else is wrong, the next step tells
+        return None
+
+
+def _name(handle: int, path: Path) -> None:
+    """Give a file without a name one that nobody has.
+
+    :raises FileExistsError: somebody has it.
+    """
+    # The folder's descriptor is not used; with one, Python lets the system follow /proc's link.
+    os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=handle, follow_symlinks=True)
 
 
 def open_driver(spec: DriverSpec, integration: Integration | None = None) -> LocalDriver:

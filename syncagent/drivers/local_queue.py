@@ -22,10 +22,10 @@ class WatchQueue:
     """`Queue` over watchfiles: the operating system's own notices. A message is kept here until it is deleted."""
 
     provider = "file"
-    hold, most = 60, 1000
+    most = 1000
 
     def __init__(self, spec: QueueSpec) -> None:
-        self.url = spec.url
+        self.url, self.hold = spec.url, spec.hold
         self._folder = "/" + spec.name
         self._lock = threading.Lock()
         self._watching = threading.Lock()

@@ -11,7 +11,6 @@ from syncagent.drivers.queues import Depth, Message, QueueSpec
 from syncagent.model import Integration
 
 OPTIONS = {
-    "hold": "seconds for which a received message is ours; default 30",
     "provider": "whose events are in it; default memory",
 }
 _STORES: dict[str, _Store] = {}
@@ -32,7 +31,7 @@ class MemoryQueue:
 
     def __init__(self, spec: QueueSpec) -> None:
         self.url, self.provider = spec.url, spec.options.get("provider", "memory")
-        self.hold = int(spec.options.get("hold", "30"))
+        self.hold = spec.hold
         self._store = _STORES.setdefault(spec.name, _Store())
 
     def send(self, body: str, attributes: Mapping[str, str] | None = None) -> None:

@@ -6,6 +6,7 @@ A queue is right when `tests/contract/test_queue.py` says so.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -86,9 +87,13 @@ class QueueSpec:
     """The scheme: ``sqs``, ``pubsub``, ``azqueue``, ``memory``."""
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
+    hold: int = 60
+    """Seconds for which a received message is ours."""
     url: str = ""
 
 
+_SQS_HOST = re.compile(r"sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?")
+_LONGEST = 12 * 3600  # seconds that SQS lets a message be ours
 _BUILTIN = {
     "memory": "syncagent.drivers.memory_queue",
     "sqs": "syncagent.drivers.s3_queue",
@@ -99,7 +104,7 @@ _BUILTIN = {
 
 
 def parse_queue(url: str) -> QueueSpec:
-    """Read a queue's URL. An SQS queue's own ``https://`` URL is one as well.
+    """Read a queue's URL. An SQS queue's own ``https://`` URL is one as well. Each takes ``hold``, in seconds; default 60.
 
     :raises ConfigError: unknown scheme or parameter, credentials in the URL, no name.
     """
@@ -110,24 +115,31 @@ def parse_queue(url: str) -> QueueSpec:
             hint="credentials never stand in a URL: use the environment or an integration",
         )
     scheme, name = parts.scheme, unquote(parts.netloc + parts.path).strip("/")
-    if scheme in {"https", "http"} and (parts.hostname or "").startswith("sqs."):
-        region = (parts.hostname or "").split(".")[1]
-        return QueueSpec("sqs", parts.path.rpartition("/")[2], {"region": region}, url)
+    if parts.fragment:
+        raise ConfigError("a queue's URL has a '#'", resource=url, hint="write %23 where a name has one")
+    if scheme == "https" and (host := _SQS_HOST.fullmatch(parts.netloc)) and not parts.query:
+        return QueueSpec("sqs", parts.path.rpartition("/")[2], {"region": host[1]}, url=url)
     if scheme not in _BUILTIN:
         raise ConfigError(
             f"unknown queue {scheme}://", resource=scheme, hint=f"known are {', '.join(sorted(_BUILTIN))}"
         )
-    known = importlib.import_module(_BUILTIN[scheme]).OPTIONS
+    known = {**importlib.import_module(_BUILTIN[scheme]).OPTIONS, "hold": ""}
     options = {}
     for pair in filter(None, parts.query.split("&")):
         option, _, value = pair.partition("=")
         if option not in known:
-            hint = f"known are {', '.join(sorted(known))}" if known else "leave it out"
-            raise ConfigError(f"unknown parameter {option!r} in a {scheme}:// URL", resource=name, hint=hint)
+            raise ConfigError(
+                f"unknown parameter {option!r} in a {scheme}:// URL",
+                resource=name,
+                hint=f"known are {', '.join(sorted(known))}",
+            )
         options[option] = unquote(value)
     if not name:
         raise ConfigError(f"{url} names no queue", resource=url)
-    return QueueSpec(scheme, name, options, url)
+    hold = options.pop("hold", "60")
+    if not (hold.isascii() and hold.isdecimal() and 1 <= int(hold) <= _LONGEST):
+        raise ConfigError(f"hold={hold} is no number of seconds from 1 to {_LONGEST}", resource=name)
+    return QueueSpec(scheme, name, options, int(hold), url)
 
 
 def open_queue(url: str, integration: Integration | None = None) -> Queue:

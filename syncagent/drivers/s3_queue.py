@@ -16,7 +16,6 @@ OPTIONS = {
     "region": "the queue's region",
     "endpoint": "another server that speaks the same protocol",
     "profile": "a profile of the AWS configuration files",
-    "hold": "seconds for which a received message is ours; default 60",
 }
 _MISSING = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 _ACTIONS = {
@@ -39,7 +38,7 @@ class SqsQueue:
     def __init__(self, spec: QueueSpec, integration: Integration | None = None) -> None:
         options = dict(spec.options)
         self.url, self._name = spec.url, spec.name
-        self.hold = int(options.pop("hold", "60"))
+        self.hold = spec.hold
         self._spec = DriverSpec(
             type="sqs", bucket=spec.name, region=options.pop("region", None),
             endpoint=options.pop("endpoint", None), options=options,

@@ -71,17 +71,21 @@ class Mirror:
         below: dict[tuple[str, str], list[int]] = {}
         places: dict[str, Dataset] = {}
         for number, event in enumerate(events):
+            if event.marker:
+                continue
+            inside = 0
             try:
-                found = self._places(event)
+                for dataset in self._mirroring(event):
+                    key = self._key(dataset, event)
+                    if key is not None:
+                        inside += 1
+                        places[dataset.id] = dataset
+                        of = below if event.kind is Kind.BELOW else wanted
+                        of.setdefault((dataset.id, key), []).append(number)
             except SyncAgentError as reason:
                 done.errors[number] = reason
-                continue
-            if not found:
-                done.outside += 1
-            for dataset, key in found:
-                places[dataset.id] = dataset
-                of = below if event.kind is Kind.BELOW else wanted
-                of.setdefault((dataset.id, key), []).append(number)
+            else:
+                done.outside += not inside
         for number_of, settle in ((wanted, self._keys), (below, self._below)):
             for name, dataset in places.items():
                 keys = [key for known, key in number_of if known == name]
@@ -128,24 +132,10 @@ class Mirror:
 
     # -- which datasets --------------------------------------------------------------------------
 
-    def _places(self, event: Event) -> list[tuple[Dataset, str]]:
-        """Datasets that mirror the place, each with the key (or the prefix) inside it."""
-        if event.marker:
-            return []
-        found = []
-        for dataset in self._mirroring(event):
-            key = self._inside(dataset, event)
-            if key is not None:
-                found.append((dataset, key))
-        return found
-
-    def _inside(self, dataset: Dataset, event: Event) -> str | None:
+    def _key(self, dataset: Dataset, event: Event) -> str | None:
+        """The key, or the prefix, as the dataset knows it."""
         bucket = self._reconciler(dataset).bucket
-        if event.kind is not Kind.BELOW:
-            return bucket.relative(event.key)
-        if bucket.full_key("x")[:-1].startswith(event.key):
-            return ""  # the directory has the whole dataset in it
-        return bucket.relative(event.key)
+        return bucket.below(event.key) if event.kind is Kind.BELOW else bucket.relative(event.key)
 
     def _mirroring(self, event: Event) -> list[Dataset]:
         with self._lock:

@@ -19,6 +19,7 @@ from syncagent.drivers.memory_queue import MemoryQueue
 from syncagent.drivers.queues import Message, Queue, open_queue, parse_queue
 from syncagent.errors import AccessDenied, ConfigError, NotFound, SyncAgentError, Transient
 from syncagent.model import Integration
+from tests.rigs.pubsub import PubSub
 
 BODY = json.dumps({"key": "日本 + %20\n😀"})
 
@@ -281,12 +282,75 @@ def test_an_sqs_queues_own_url_is_one() -> None:
         ("https://example.com/q", "unknown queue"),
         ("azqueue://account", "names no queue"),
         ("pubsub://project", "names no subscription"),
+        ("sqs://q?hold=soon", "hold=soon is no number of seconds"),
+        ("sqs://q?hold=0", "from 1 to 43200"),
+        ("memory://q?hold=-1", "hold=-1"),
+        ("watch:///folder#1", "has a '#'"),
+        ("https://sqs.evil.example/123456789012/q", "unknown queue"),
+        ("http://sqs.eu-west-1.amazonaws.com/123456789012/q", "unknown queue"),
     ],
 )
 def test_a_wrong_url_says_so(url: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as told:
         open_queue(url)
     assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (403, "AuthorizationPermissionMismatch", "not allowed: Microsoft.Storage.*messages/process"),
+        (403, "AuthenticationFailed", "does not accept the credentials"),
+        (401, "InvalidAuthenticationInfo", "does not accept the credentials"),
+        (404, "QueueNotFound", "no such queue: acc/queue"),
+        (503, "ServerBusy", "busy"),
+    ],
+)
+def test_what_a_storage_queue_answers_is_told_in_our_words(
+    status: int, code: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.rigs.fake_http import FakeHttp
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with FakeHttp() as fake:
+        fake.reply = lambda request: (status, {"x-ms-error-code": code}, b"")
+        queue = open_queue(
+            f"azqueue://acc/queue?endpoint={fake.url}/acc",
+            Integration("t", "azureblob", {"accountKey": "a2V5"}),
+        )
+        with pytest.raises(SyncAgentError, match=said):
+            queue.receive(1, 0)
+        queue.close()
+
+
+def test_pubsub_holds_messages_longer_than_the_subscription_does(
+    pubsub_rig: PubSub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", f"127.0.0.1:{pubsub_rig.port}")
+    name = f"test-{uuid.uuid4().hex[:20]}"
+    queue = open_queue(pubsub_rig.create(name, deadline=1) + "?hold=30")
+    pubsub_rig.publish(name, b"{}", {})
+    assert len(queue.receive(1, 1.0)) == 1
+    assert received(queue, 1, 2.5) == []
+    queue.close()
+
+
+def test_pubsub_asks_for_the_scope_of_pubsub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials for storage alone would be refused."""
+    from google.oauth2 import credentials
+
+    asked: list[list[str]] = []
+
+    def user(info: dict[str, str], scopes: list[str]) -> None:
+        asked.append(scopes)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(credentials.Credentials, "from_authorized_user_info", user)
+    content = json.dumps({"type": "authorized_user"})
+    queue = open_queue("pubsub://project/name", Integration("t", "gcs", {"content": content}))
+    with pytest.raises(ConfigError):
+        queue.receive(1, 0)
+    assert asked == [["https://www.googleapis.com/auth/pubsub"]]
 
 
 def test_a_queue_that_cannot_be_reached_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:

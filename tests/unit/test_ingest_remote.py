@@ -90,6 +90,13 @@ def test_uploads_into_a_dataset_without_a_bucket(remote: Remote, folder: Path, t
         assert next(target.rglob(path.name)).read_bytes() == path.read_bytes()
     with pytest.raises(ConfigError, match="no bucket"):
         remote.agent.reconciler(plain)
+    # The other commands know such datasets too.
+    assert [item.key for item in remote.agent.catalog.items(plain.id)] == ["a.png", "b*.png", "c d.png"]
+    assert remote.agent.catalog.count(plain.id) == 3
+    assert remote.agent.catalog.runs() == []
+    assert remote.agent.catalog.quarantined() == []
+    assert remote.agent.catalog.stats()["datasets"] == 2
+    assert [driver.type for driver in remote.agent.catalog.drivers()] == ["memory"]
 
 
 def test_uploads_with_annotations_and_metadata(remote: Remote, folder: Path, tmp_path: Path) -> None:

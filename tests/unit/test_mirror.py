@@ -17,7 +17,8 @@ from syncagent.drivers.memory import MemoryDriver, open_driver
 from syncagent.errors import AccessDenied, Transient
 from syncagent.handlers.events import Event, Kind
 from syncagent.handlers.mirror import Mirror
-from syncagent.model import DriverSpec, ObjectInfo
+from syncagent.model import DriverSpec, ObjectInfo, Scope
+from syncagent.reconcile import Reconciler
 
 
 class World:
@@ -113,6 +114,54 @@ def test_below_a_directory_everything_is_looked_at(world: World) -> None:
     assert "d/3" in world.keys(world.whole)
 
 
+@pytest.mark.parametrize(
+    ("directory", "wanted"),
+    [
+        ("raw/", ["train_1/a", "train_2"]),
+        ("raw/train_1/", ["train_1/a"]),
+        ("raw/t", ["train_1/a", "train_2"]),
+        ("other/", []),
+    ],
+)
+def test_below_a_directory_where_a_dataset_has_a_plain_prefix(
+    world: World, directory: str, wanted: list[str]
+) -> None:
+    spec = DriverSpec(type="memory", bucket=world.name, path="raw/train_", scope=Scope.PREFIX, name="t")
+    training = world.agent.catalog.ensure_dataset("training", spec)
+    world.put("raw/train_1/a", "raw/train_2", "raw/test_1", "other/train_1")
+    mirror = Mirror(world.agent, only=["training"])
+    done = mirror.settle([world.event(directory, Kind.BELOW)])
+    assert done.errors == [None]
+    assert world.keys(training) == wanted
+
+
+def test_a_dataset_that_cannot_be_opened_does_not_stop_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put("in/a")
+    real = world.agent.reconciler
+
+    def reconciler(dataset: Dataset) -> Reconciler:
+        if dataset == world.whole:
+            raise AccessDenied("no credentials")
+        return real(dataset)
+
+    monkeypatch.setattr(world.agent, "reconciler", reconciler)
+    done = world.mirror.settle([world.event("in/a")])
+    assert isinstance(done.errors[0], AccessDenied), "it comes again"
+    assert world.keys(world.part) == ["a"]
+
+
+def test_a_key_that_is_no_text_is_an_error_of_its_own(world: World) -> None:
+    """As JSON's escapes allow it: the others of the batch are settled."""
+    world.put("in/a")
+    events = [world.event(json.loads('"in/\\ud800"')), world.event("in/a")]
+    events.append(world.event(json.loads('"in/\\ud800/"'), Kind.BELOW))
+    done = world.mirror.settle(events)
+    assert [type(error).__name__ for error in done.errors] == ["InvalidInput", "NoneType", "InvalidInput"]
+    assert world.keys(world.part) == ["a"]
+
+
 def test_one_event_that_fails_does_not_stop_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put("a", "b", "d/1")
     real = MemoryDriver.stat
@@ -151,6 +200,15 @@ def test_a_dataset_that_came_later_is_found(world: World) -> None:
     world.now += 6
     assert world.mirror.settle([event]).outside == 0
     assert world.keys(later) == ["a"]
+
+
+def test_a_dataset_that_was_removed_is_forgotten_in_time(world: World) -> None:
+    world.put("a")
+    assert world.mirror.settle([world.event("a")]).outside == 0
+    for dataset in ("whole", "part"):
+        world.agent.catalog.remove_dataset(dataset)
+    world.now += 61
+    assert world.mirror.settle([world.event("a")]).outside == 1
 
 
 def test_only_the_named_datasets_are_worked_on(world: World) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.drivers import Bucket
 from syncagent.drivers.memory import MemoryDriver
 from syncagent.errors import AccessDenied, Conflict, InvalidInput, SyncAgentError, Transient
-from syncagent.model import Action, ObjectInfo, Outcome
+from syncagent.model import Action, DriverSpec, ObjectInfo, Outcome
 from tests.engine import assert_equal, drop, live, memory_bucket, put, reconciler
 from tests.keys import NASTY
 
@@ -66,10 +67,24 @@ def test_keys_that_lie_close_together_are_looked_at_by_listing(catalog: SqliteCa
     bucket = memory_bucket(dict.fromkeys(names, b"1"))
     of = reconciler(catalog, bucket)
     random.Random(1).shuffle(names)
-    bucket.driver.requests.clear()
-    assert set(told(of.settle_many(names))) == {"+"}
-    assert bucket.driver.requests["list"] <= 4
-    assert bucket.driver.requests["head"] <= 4
+    for wanted in "+=":
+        bucket.driver.requests.clear()
+        assert set(told(of.settle_many(names))) == {wanted}
+        assert bucket.driver.requests["list"] <= 4
+        assert bucket.driver.requests["head"] <= 4, "none came too late, to be settled once more"
+    assert_equal(of)
+
+
+def test_a_bucket_that_lists_in_no_order_is_not_listed(catalog: SqliteCatalog) -> None:
+    """It would be listed whole, to be sorted on disk, for every batch of events."""
+    spec = DriverSpec(type="memory", bucket="box", options={"sorted": "no"})
+    bucket = Bucket(MemoryDriver(), spec, url="memory://box?sorted=no")
+    names = [f"{n:03}" for n in range(100)]
+    for name in names:
+        put(bucket, name)
+    of = reconciler(catalog, bucket)
+    of.settle_many(names)
+    assert bucket.driver.requests["list"] == 0
     assert_equal(of)
 
 
@@ -176,8 +191,35 @@ def test_below_a_prefix_it_ends_where_the_caller_says_so(catalog: SqliteCatalog)
     assert len(live(catalog, of.dataset)) == 1000, "what was done stays done"
 
 
-def test_a_key_that_no_store_could_hold_is_an_error_of_its_own(catalog: SqliteCatalog) -> None:
-    of = reconciler(catalog, memory_bucket({"a": b""}))
-    ok, bad = of.settle_many(["a", "x" * 2000])
-    assert isinstance(ok, Outcome)
-    assert isinstance(bad, InvalidInput)
+@pytest.mark.parametrize(
+    "bad", ["x" * 2000, "nul\0", "\ud800", ""], ids=["long", "nul", "surrogate", "empty"]
+)
+@pytest.mark.parametrize("others", [0, 1, 40])
+def test_a_key_that_no_store_could_hold_is_an_error_of_its_own(
+    catalog: SqliteCatalog, bad: str, others: int
+) -> None:
+    """Also among so many that they are looked at by listing: it gets no row, and stops nobody else."""
+    names = [f"{n:02}" for n in range(others)]
+    of = reconciler(catalog, memory_bucket(dict.fromkeys(names, b"")))
+    assert told(of.settle_many([*names, bad])) == ["+"] * others + ["InvalidInput"]
+    assert [row.key for row in catalog.scan(of.dataset.id)] == names
+    with pytest.raises(InvalidInput):
+        of.settle(bad)
+    if bad:
+        with pytest.raises(InvalidInput):
+            list(of.settle_below(bad))
+
+
+@pytest.mark.parametrize("prefix", ["d/", "d/\U0010ffff", "\ud7ff", "\U0010ffff"])
+def test_below_a_prefix_nothing_is_left_out(catalog: SqliteCatalog, prefix: str) -> None:
+    inside = [prefix, prefix + "a", prefix + "\U0010ffff", prefix + "\U0010ffff\U0010ffffz", prefix + "é"]
+    outside = ["c", "d.", "d0", "\ue000", "d\U0010ffff"]
+    bucket = memory_bucket(dict.fromkeys([*inside, *outside], b"bytes"))
+    of = reconciler(catalog, bucket)
+    list(of.settle_below(prefix))
+    wanted = {key for key in [*inside, *outside] if key.startswith(prefix)}
+    assert live(catalog, of.dataset).keys() == wanted
+    drop(bucket, *inside)
+    list(of.settle_below(prefix))
+    assert not live(catalog, of.dataset).keys() & set(inside)
+    assert list(of.settle_below(prefix)) == []

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
-from syncagent.catalog.base import Dataset, Item, Quarantined, Run
+from syncagent.catalog.base import Dataset, Item, Quarantined, Run, settle_each
 from syncagent.catalog.files import Files
 from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.sql.connection import Connection
@@ -158,14 +158,8 @@ class SqliteCatalog:
 
     def settle_many(self, dataset: str, settles: Sequence[Settle]) -> list[Row | None]:
         """See `Catalog.settle_many`. One transaction."""
-        rows: list[Row | None] = []
         with self.db.transaction():
-            for key, found, expect_rev in settles:
-                try:
-                    rows.append(self.settle(dataset, key, found, expect_rev=expect_rev))
-                except Conflict:
-                    rows.append(None)
-        return rows
+            return settle_each(self, dataset, settles)
 
     # -- integrations, drivers, datasets ---------------------------------------------------------
 

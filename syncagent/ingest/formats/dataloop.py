@@ -303,20 +303,12 @@ def _json(one: Annotation, colors: Mapping[str, str], points: Callable[[Ring], l
     if not one.visible:
         mark["visible"] = False
     system: Json = {"attributes": dict(one.attributes)}
-    if one.object_id is not None:
-        system["objectId"] = one.object_id
-    if one.parent is not None:
-        system["parentId"] = one.parent
-    if one.frame is not None:
-        system["frame"] = one.frame
-    if one.end_frame is not None:
-        system["endFrame"] = one.end_frame
-    if one.start is not None:
-        system["startTime"] = one.start
-    if one.end is not None:
-        system["endTime"] = one.end
-    if mark:
-        system[_MARK] = mark
+    for name, value in (
+        ("objectId", one.object_id), ("parentId", one.parent), ("frame", one.frame), ("endFrame", one.end_frame),
+        ("startTime", one.start), ("endTime", one.end), (_MARK, mark or None),
+    ):  # fmt: skip
+        if value is not None:
+            system[name] = value
     if isinstance(one.geometry, Note):
         system["status"] = one.geometry.status
     if one.key_frames:

@@ -13,8 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from syncagent.errors import InvalidInput
 from syncagent.model import ObjectInfo, Settle
-from syncagent.server.auth import Caller, Who
-from syncagent.server.platform import Platform
+from syncagent.server.auth import Who
 from syncagent.server.routes.common import Json, On
 from syncagent.server.routes.once import Once
 
@@ -77,22 +76,25 @@ class Settles(_Body):
     settles: Annotated[list[Settled], Field(max_length=BATCH)]
 
 
-def readable(on: On, who: Who, dataset: str) -> None:
-    """Go on if the caller may read, and the dataset mirrors a bucket. Asked before the body is looked at."""
-    _mirrored(on, who, dataset, "dataset.read")
+def asked(action: str, *, writes: bool = True, mirrored: bool = False) -> Any:
+    """A check before the body is looked at: whether the caller may.
+
+    :param writes: and the dataset is not locked; :param mirrored: and it mirrors a bucket.
+    """
+
+    def check(on: On, who: Who, dataset: str) -> None:
+        found = on.datasets.get(dataset, counted=False)
+        who.may(action, found["projects"][0])
+        if mirrored and found["driver"] is None:
+            raise InvalidInput(f"dataset {found['name']!r} mirrors no bucket", resource=dataset)
+        if writes:
+            on.writable(dataset)
+
+    return Depends(check)
 
 
-def writable(on: On, who: Who, dataset: str) -> None:
-    """Go on if the caller may write, and the dataset mirrors a bucket and is not locked."""
-    _mirrored(on, who, dataset, "item.write")
-    on.writable(dataset)
-
-
-def _mirrored(on: Platform, who: Caller, dataset: str, action: str) -> None:
-    found = on.datasets.get(dataset, counted=False)
-    who.may(action, found["projects"][0])
-    if found["driver"] is None:
-        raise InvalidInput(f"dataset {found['name']!r} mirrors no bucket", resource=dataset)
+_READS = [asked("dataset.read", writes=False, mirrored=True)]
+_WRITES = [asked("item.write", mirrored=True)]
 
 
 @router.get("", summary="Whether and which operations of the reconciler are offered")
@@ -103,7 +105,7 @@ def offered(who: Who) -> Json:
 @router.post(
     "/datasets/{dataset}/get",
     summary="Rows of some keys; null for a key never seen",
-    dependencies=[Depends(readable)],
+    dependencies=_READS,
 )
 def get(on: On, dataset: str, body: Keys) -> Json:
     return {"rows": on.catalog.rows(dataset, body.keys)}
@@ -112,7 +114,7 @@ def get(on: On, dataset: str, body: Keys) -> Json:
 @router.post(
     "/datasets/{dataset}/scan",
     summary="Rows of a range of keys, in byte order, tombstones included",
-    dependencies=[Depends(readable)],
+    dependencies=_READS,
 )
 def scan(on: On, dataset: str, body: Range) -> Json:
     rows = on.catalog.scan(dataset, after=body.after, until=body.until, limit=body.limit)
@@ -122,7 +124,7 @@ def scan(on: On, dataset: str, body: Range) -> Json:
 @router.post(
     "/datasets/{dataset}/stamps",
     summary="Key and fingerprint of the rows that a scan would tell",
-    dependencies=[Depends(readable)],
+    dependencies=_READS,
 )
 def stamps(on: On, dataset: str, body: Range) -> Json:
     if body.until is None:
@@ -133,7 +135,7 @@ def stamps(on: On, dataset: str, body: Range) -> Json:
 @router.post(
     "/datasets/{dataset}/insert",
     summary="Insert items for keys never seen; tells those that were",
-    dependencies=[Depends(writable)],
+    dependencies=_WRITES,
 )
 def insert(on: On, dataset: str, body: Objects) -> Json:
     return {"known": on.catalog.insert_new(dataset, [to_object(one) for one in body.found], run=body.run)}
@@ -142,7 +144,7 @@ def insert(on: On, dataset: str, body: Objects) -> Json:
 @router.post(
     "/datasets/{dataset}/settle",
     summary="Write what the bucket holds, where the revisions still fit",
-    dependencies=[Depends(writable)],
+    dependencies=_WRITES,
 )
 def settle(on: On, dataset: str, body: Settles) -> Json:
     """Each for itself: one that came too late is null, and does not stop the others."""

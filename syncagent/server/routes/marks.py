@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends
+from fastapi import APIRouter, Body
 from pydantic import AfterValidator, Field
 
 from syncagent.catalog.filters import parse_query
 from syncagent.catalog.labels import Change, Entry, Facts, Stale
-from syncagent.server.auth import Caller, Who
-from syncagent.server.platform import Platform
+from syncagent.server.auth import Who
 from syncagent.server.routes.common import Json, On
-from syncagent.server.routes.extension import Key, Text
+from syncagent.server.routes.extension import Key, Text, asked
 from syncagent.server.routes.once import Once
 from syncagent.server.routes.store import Line
 
@@ -22,25 +21,10 @@ BATCH = 1000
 _ENTRIES = 1_000_000
 
 
-def _asked(action: str, *, writes: bool = True) -> Any:
-    """Go on if the caller may do this to the dataset. Asked before the body is looked at."""
-
-    def check(on: On, who: Who, dataset: str) -> None:
-        _may(on, who, dataset, action, writes=writes)
-
-    return Depends(check)
-
-
-def _may(on: Platform, who: Caller, dataset: str, action: str, *, writes: bool) -> None:
-    who.may(action, on.datasets.get(dataset, counted=False)["projects"][0])
-    if writes:
-        on.writable(dataset)
-
-
-_READS = [_asked("dataset.read", writes=False)]
-_ANNOTATES = [_asked("annotation.write")]
-_WRITES = [_asked("item.write")]
-_MANAGES = [_asked("dataset.write")]
+_READS = [asked("dataset.read", writes=False)]
+_ANNOTATES = [asked("annotation.write")]
+_WRITES = [asked("item.write")]
+_MANAGES = [asked("dataset.write")]
 
 
 def _sound(told: Any) -> Any:

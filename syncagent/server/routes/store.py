@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, replace
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Body, Depends
+from fastapi import APIRouter, Body
 from pydantic import AfterValidator, Field, StringConstraints
 
 from syncagent import errors
@@ -28,15 +28,14 @@ from syncagent.server.routes.extension import (
     Revision,
     Size,
     Text,
-    readable,
+    asked,
     to_object,
     whole,
-    writable,
 )
 from syncagent.server.routes.once import Once
 
 router = APIRouter(prefix="/syncagent", tags=["syncagent"], route_class=Once)
-_READS, _WRITES = [Depends(readable)], [Depends(writable)]
+_READS, _WRITES = [asked("dataset.read", writes=False)], [asked("item.write")]
 
 
 def _sound(report: Report) -> Report:
