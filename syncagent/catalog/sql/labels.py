@@ -126,6 +126,8 @@ class SqlLabels:
         ((last,),) = self._db.query("last_annotation")
         last = max([last, *(number for numbers in reuse.values() for number in numbers)])
         now, rows, made = self._catalog.now(), [], []
+        items = json.dumps([item for item, added in given if added])
+        kept = {n: told for n, *told in self._db.query("annotated_items", {"items": items})}
         for item, added in given:
             names: dict[str, int] = {}
             numbers = []
@@ -139,21 +141,20 @@ class SqlLabels:
                 numbers.append(number)
                 if isinstance(name := annotation.get("id"), str):
                     names.setdefault(name, number)
-            _refuse_circles(added, self._catalog.public_id(item))
+            parents = [_parent(annotation) for annotation in added]
+            if any(parents):
+                _refuse_circles(added, parents, self._catalog.public_id(item))
             made.append(numbers)
-            for number, annotation in zip(numbers, added, strict=True):
-                data, kind, label = self._row(annotation, names, item)
-                rows.append({
-                    "n": number, "item": item, "data": data, "type": kind, "label": label, "now": now, "creator": by,
-                    "file": file, "origin": origin_of(annotation) if file is not None else None,
-                })  # fmt: skip
+            for number, annotation, parent in zip(numbers, added, parents, strict=True):
+                data, kind, label = self._row(annotation, parent, names, item)
+                origin = origin_of(annotation) if file is not None else None
+                rows.append((number, item, *kept[item], data, kind, label, by, now, now, file, origin))
         self._db.change_many("annotate_numbered", rows)
-        items = json.dumps([item for item, added in given if added])
         self._db.change("count_annotations_of", {"items": items})
         return made
 
     def _row(
-        self, annotation: Mapping[str, Any], names: Mapping[str, int], item: int
+        self, annotation: Mapping[str, Any], parent: Any, names: Mapping[str, int], item: int
     ) -> tuple[str, str, str]:
         """Data, type and label, with the parent's name replaced by its id."""
         kind, label = annotation.get("type"), annotation.get("label")
@@ -162,7 +163,7 @@ class SqlLabels:
                 "an annotation has no type or no label", resource=self._catalog.public_id(item)
             )
         data = {name: value for name, value in annotation.items() if name not in OURS}
-        if parent := _parent(annotation):
+        if parent:
             metadata = data["metadata"]
             above = names.get(parent)
             if above is None and self._of_item(str(parent)) != item:
@@ -298,12 +299,12 @@ class SqlLabels:
         return self._sources.match(dataset, keys)
 
 
-def _refuse_circles(annotations: Sequence[Mapping[str, Any]], item: str) -> None:
+def _refuse_circles(annotations: Sequence[Mapping[str, Any]], parents: Sequence[Any], item: str) -> None:
     """Raise if one of an item's new annotations is below itself."""
     above = {
         one["id"]: parent
-        for one in annotations
-        if (parent := _parent(one)) and isinstance(one.get("id"), str)
+        for one, parent in zip(annotations, parents, strict=True)
+        if parent and isinstance(one.get("id"), str)
     }
     sound: set[str] = set()
     for name in above:

@@ -557,9 +557,13 @@ WHERE a.dataset = :dataset ORDER BY a.item, a.n;
 SELECT max(coalesce((SELECT max(n) FROM annotation), 0), coalesce((SELECT max(n) FROM annotation_trash), 0));
 
 -- name: annotate_numbered
--- One annotation, under a number that is free.
-INSERT INTO annotation (n, item, data, content_rev, updated_at, dataset, type, label, creator, created_at, updated_by, file, origin)
-SELECT :n, :item, :data, content_rev, :now, dataset, :type, :label, :creator, :now, NULL, :file, :origin FROM item WHERE n = :item;
+-- One annotation, under a number that is free. By place: of many rows, binding names was a third of the time.
+INSERT INTO annotation (n, item, content_rev, dataset, data, type, label, creator, created_at, updated_at, updated_by, file, origin)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?);
+
+-- name: annotated_items
+-- What annotations keep of their items.
+SELECT n, content_rev, dataset FROM item WHERE n IN (SELECT value FROM json_each(:items));
 
 -- name: count_annotations_of
 -- How many some items have, told by their rows.
