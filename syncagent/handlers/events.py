@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from syncagent.errors import InvalidInput
@@ -86,7 +86,7 @@ def decoded(body: str | bytes | Mapping[str, Any] | list[Any], where: str) -> An
     if not isinstance(body, str | bytes | bytearray):
         return body
     try:
-        return json.loads(body)
+        return json.loads(body.removeprefix("\ufeff") if isinstance(body, str) else body)
     except (ValueError, RecursionError):
         raise BadEvent(f"{where} is not JSON", resource=where) from None
 
@@ -116,7 +116,8 @@ def part(told: Any, name: str, where: str) -> Json:
 def seconds(told: Any) -> float | None:
     """Unix seconds of an ISO 8601 time; None where there is none, for it only measures lag."""
     try:
-        return datetime.fromisoformat(told).timestamp()
+        at = datetime.fromisoformat(told)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
 
