@@ -10,8 +10,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from pydantic import SecretStr
+
 from syncagent.catalog import Dataset, Store, open_catalog
 from syncagent.drivers import Bucket, describe, open_bucket, parse_url
+from syncagent.drivers.secrets import read_secret
 from syncagent.errors import ConfigError, NotFound, SyncAgentError, Unsupported
 from syncagent.model import DriverSpec
 
@@ -45,18 +48,27 @@ class Agent:
     @cached_property
     def catalog(self) -> Store:
         """The catalog, opened on first use."""
-        key = self.settings.secret_key
+        key, (user, password) = self._secret(self.settings.secret_key), self._account()
         catalog = open_catalog(
             self.settings.catalog,
             secret_key=key.get_secret_value() if key else None,
             secret_key_file=self.settings.secret_key_file,
             timeout=self.settings.catalog_timeout,
-            username=self.settings.dtlpy_username,
-            password=self.settings.dtlpy_password,
+            username=user,
+            password=password,
             dataset_id=self.settings.dataset_id,
         )
         self._opened.callback(catalog.close)
         return catalog
+
+    def _account(self) -> tuple[str | None, SecretStr | None]:
+        """Of a catalog's server."""
+        user = self.settings.dtlpy_username
+        return read_secret(user) if user else None, self._secret(self.settings.dtlpy_password)
+
+    def _secret(self, setting: SecretStr | None) -> SecretStr | None:
+        """A secret, from where its setting says that it is."""
+        return SecretStr(read_secret(setting.get_secret_value())) if setting else None
 
     def bucket(self, spec: DriverSpec) -> Bucket:
         """Open a driver's bucket with the integration that its record names."""
@@ -208,7 +220,7 @@ class Agent:
         """For bytes of a catalog's server: connections of their own, so that the catalog answers while they come."""
         from syncagent.catalog.rest import Session
 
-        user, password = self.settings.dtlpy_username, self.settings.dtlpy_password
+        user, password = self._account()
         if not user or not password:
             raise ConfigError(
                 "the catalog's server needs an account", hint="set DTLPY_USERNAME and DTLPY_PASSWORD"

@@ -1,0 +1,186 @@
+"""What every front door does with what it was given: parse it, settle what it names, and say what is not done."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from syncagent.errors import ConfigError, SyncAgentError, Transient
+from syncagent.handlers.events import BadEvent, Event, Parsed
+
+if TYPE_CHECKING:
+    from syncagent.agent import Agent
+    from syncagent.config import Settings
+    from syncagent.handlers.mirror import Mirror, Settled
+
+PLATFORM = "dataloop+https://gate.dataloop.ai"
+_IDS = 5  # request ids in a line, to find a batch in the vendor's logs
+_log = logging.getLogger("syncagent.handlers")
+
+Delivery = tuple[str, Callable[[], Parsed]]
+"""What may fail and be delivered again by itself: the id to tell it by, and what parses it."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """What became of some deliveries."""
+
+    errors: dict[str, SyncAgentError] = field(default_factory=dict)
+    """By delivery, the first reason why it is not done. A `BadEvent` will not get better."""
+    events: Counter[str] = field(default_factory=Counter)
+    """By kind."""
+    ignored: Counter[str] = field(default_factory=Counter)
+    settled: Settled | None = None
+    oldest: float | None = None
+    """When the oldest event happened, in Unix seconds."""
+    ids: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def record(self, **more: Any) -> dict[str, Any]:
+        """What to log: counts, and no key, no payload, no secret."""
+        age = None if self.oldest is None else round(max(0.0, time.time() - self.oldest), 3)
+        settled = self.settled
+        told: dict[str, Any] = {
+            **more,
+            "events": dict(self.events),
+            "ignored": dict(self.ignored),
+            "settled": dict(settled.counts) if settled else {},
+            "outside": settled.outside if settled else 0,
+            "failed": dict(Counter(type(one).__name__ for one in self.errors.values())),
+            "oldest_seconds": age,
+            "ids": self.ids,
+            "seconds": round(self.seconds, 3),
+        }
+        return {name: value for name, value in told.items() if value not in ({}, [], None)}
+
+    def done(self) -> None:
+        """Raise unless all is done, so that all is delivered again.
+
+        :raises SyncAgentError: the only reason, or a `Transient` about several.
+        """
+        if len(self.errors) == 1:
+            raise next(iter(self.errors.values()))
+        if self.errors:
+            first = next(iter(self.errors.values()))
+            raise Transient(f"{len(self.errors)} deliveries are not done; the first: {first}") from first
+
+
+def take(
+    mirror: Mirror, deliveries: Sequence[Delivery], *, left: Callable[[], float] = lambda: math.inf
+) -> Taken:
+    """Settle everything that some deliveries name. Nothing is raised: what fails is in `Taken.errors`.
+
+    :param left: seconds that remain.
+    """
+    began, done = time.monotonic(), Taken()
+    events: list[Event] = []
+    owners: list[str] = []
+    for id, parse in deliveries:
+        try:
+            parsed = parse()
+        except SyncAgentError as reason:
+            done.errors[id] = reason
+            continue
+        events += parsed.events
+        owners += [id] * len(parsed.events)
+        done.ignored.update(parsed.ignored)
+    done.events.update(event.kind.value for event in events)
+    done.oldest = min((event.at for event in events if event.at is not None), default=None)
+    done.ids = list(dict.fromkeys(event.id for event in events if event.id))[:_IDS]
+    try:
+        settled = done.settled = mirror.settle(events, left=left)
+        reasons: Sequence[SyncAgentError | None] = settled.errors
+    except SyncAgentError as reason:
+        reasons = [reason] * len(events)
+    for owner, why in zip(owners, reasons, strict=True):
+        if why is not None:
+            done.errors.setdefault(owner, why)
+    done.seconds = time.monotonic() - began
+    return done
+
+
+class Front:
+    """A function's one agent and mirror: made for its first batch, and kept while its process lives."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._made: tuple[Agent, Mirror] | None = None
+
+    def take(
+        self, deliveries: Sequence[Delivery], *, left: Callable[[], float] = lambda: math.inf, **more: Any
+    ) -> Taken:
+        """See `take`. Tells one record for a batch.
+
+        :param more: for that record.
+        :raises ConfigError: the function's settings are wrong.
+        """
+        done = take(self.mirror(), deliveries, left=left)
+        self._tell(done.record(**more))
+        for reason in done.errors.values():
+            _log.warning("%s: %s", type(reason).__name__, _without_keys(reason))
+        return done
+
+    def mirror(self) -> Mirror:
+        """Made from the environment, at first use: a cold start that fails fails its batch, and the next tries again."""
+        with self._lock:
+            if self._made is None:
+                from syncagent.agent import Agent
+                from syncagent.handlers.mirror import Mirror
+
+                agent = Agent(settings())
+                self._made = agent, Mirror(agent)
+            return self._made[1]
+
+    def close(self) -> None:
+        """Forget everything, as when the process ends."""
+        with self._lock:
+            if self._made is not None:
+                self._made[0].close()
+            self._made = None
+
+
+def settings() -> Settings:
+    """A function's settings. With the variables of the platform's tutorial alone, the catalog is the platform.
+
+    :raises ConfigError: they are wrong, or name no catalog.
+    """
+    from syncagent.config import load
+
+    found = load()
+    if "catalog" in found.model_fields_set:
+        return found
+    if not found.dataset_id:
+        raise ConfigError(
+            "the function has no catalog", resource="SYNCAGENT_CATALOG",
+            hint="set DATASET_ID, DTLPY_USERNAME and DTLPY_PASSWORD, or SYNCAGENT_CATALOG",
+        )  # fmt: skip
+    return load(catalog=PLATFORM)
+
+
+def to_stdout(record: dict[str, Any]) -> None:
+    """One line of JSON, as CloudWatch and Cloud Logging read it."""
+    severity = "WARNING" if record.get("failed") else "INFO"
+    sys.stdout.write(json.dumps({"severity": severity, "message": "batch", **record}) + "\n")
+    sys.stdout.flush()
+
+
+def to_logging(record: dict[str, Any]) -> None:
+    """One line of JSON through `logging`, as Azure's host reads it."""
+    level = logging.WARNING if record.get("failed") else logging.INFO
+    logging.getLogger("syncagent").log(level, json.dumps({"message": "batch", **record}))
+
+
+def _without_keys(reason: SyncAgentError) -> str:
+    """What went wrong, for a log: people's keys stay out of it."""
+    if isinstance(reason, BadEvent):
+        return str(reason)
+    return str(reason).replace(reason.resource, "…") if reason.resource else str(reason)
