@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -19,7 +20,7 @@ from syncagent.errors import ConfigError, NotFound, SyncAgentError, Unsupported
 from syncagent.model import DriverSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from syncagent.catalog import Item
     from syncagent.catalog.rest import Session
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from syncagent.ingest.download import Downloader
     from syncagent.ingest.follow import Followed, Following
     from syncagent.ingest.origin import Origin
+    from syncagent.ingest.probing import Probed
     from syncagent.ingest.upload import Target, Uploader
     from syncagent.reconcile import Reconciler
 
@@ -37,6 +39,7 @@ class Agent:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._opened = ExitStack()
+        self._buckets: list[Bucket] = []
         self._origins: dict[str, Origin] = {}
 
     def __enter__(self) -> Agent:
@@ -84,8 +87,14 @@ class Agent:
                 hint="leave --integration out, and give this machine its own, as for the cloud's command line",
             )
         bucket = open_bucket(spec, integration)
-        self._opened.callback(bucket.close)
+        self._buckets.append(bucket)
         return bucket
+
+    def shut(self, bucket: Bucket) -> None:
+        """Close a bucket before the end: whoever runs for months opens many."""
+        with contextlib.suppress(ValueError):
+            self._buckets.remove(bucket)
+        bucket.close()
 
     def spec(self, target: str, integration: str | None = None) -> DriverSpec:
         """The driver of a URL, a folder or a dataset's name. Nothing is stored."""
@@ -155,7 +164,30 @@ class Agent:
             return None
         from syncagent.ingest.follow import Follower
 
-        return Follower(self.catalog.labels, dataset.id, self.bucket(dataset.driver)).catch_up(keys)
+        bucket = self.bucket(dataset.driver)
+        try:
+            return Follower(self.catalog.labels, dataset.id, bucket).catch_up(keys)
+        finally:
+            self.shut(bucket)
+
+    def probe(
+        self,
+        dataset: Dataset,
+        *,
+        limit: int | None = None,
+        on_progress: Callable[[Probed], None] | None = None,
+    ) -> Probed:
+        """Read the media facts of objects that changed since they were read last."""
+        from syncagent.ingest.probing import probe_dataset
+
+        bucket = self.bucket(dataset.driver)
+        try:
+            return probe_dataset(
+                self.catalog.labels, dataset.id, bucket, workers=self.settings.workers, limit=limit,
+                on_progress=on_progress,
+            )  # fmt: skip
+        finally:
+            self.shut(bucket)
 
     def uploader(self, dataset: Dataset, *, overwrite: bool = False) -> Uploader:
         """What uploads into a dataset: to its bucket, or beside the catalog where it has none."""
@@ -270,6 +302,8 @@ class Agent:
 
     def close(self) -> None:
         """Close what was opened, the last first."""
+        while self._buckets:
+            self._buckets.pop().close()
         self._opened.close()
 
 

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syncagent.errors import ConfigError
@@ -19,6 +19,45 @@ _FILES = (Path("syncagent.toml"), Path("~/.config/syncagent/config.toml"))
 def home() -> Path:
     """Where the default catalog is: ``SYNCAGENT_HOME``, or ``~/.syncagent``."""
     return Path(os.environ.get("SYNCAGENT_HOME") or "~/.syncagent").expanduser()
+
+
+class Follow(BaseModel):
+    """How ``syncagent run`` follows one dataset: a table ``[datasets.NAME]``."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    queue: str | None = None
+    """URL of the queue that its bucket's events go to. Several datasets may name one queue."""
+    integration: str | None = None
+    """Stored credentials for the queue; default the SDK's own chain."""
+    sweep: str | None = None
+    """``6h``, a cron line in UTC, or ``off``. Default: ``24h`` with a queue, ``15m`` without one."""
+    max_deletes: int | None = Field(default=None, ge=0)
+    """Items that one of its sweeps may remove; default the setting of all."""
+    drift_warning: int = Field(default=100, ge=0)
+    """Warn when a sweep had to repair more keys than this."""
+
+
+class Run(BaseModel):
+    """``syncagent run``: the table ``[run]``."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    listen: str = "127.0.0.1:9464"
+    """Address and port for health, metrics and status; empty for none."""
+    token: SecretStr | None = None
+    """Asked for by metrics and status; default: made once, in ``SYNCAGENT_HOME/run.token``."""
+    in_flight: int = Field(default=2000, ge=1, le=100_000)
+    """Messages of one queue that are worked on at once."""
+    attempts: int = Field(default=10, ge=1)
+    """Deliveries after which a message that fails for good is given up, into `dead_letters`."""
+    dead_letters: Path | None = None
+    """Folder for messages that were given up; default ``SYNCAGENT_HOME/dead-letters``."""
+    poll: float = Field(default=10.0, ge=0.1, le=20)
+    """Seconds that one request waits for messages."""
+    drain: float = Field(default=30.0, ge=0)
+    """Seconds that work in progress has to end, once told to stop."""
+    log: Literal["text", "json"] = "text"
 
 
 class Settings(BaseSettings):
@@ -56,6 +95,9 @@ class Settings(BaseSettings):
     """Answer for an item's bytes with a short-lived signed URL of its bucket, where the credentials can sign one."""
     server_secret: SecretStr | None = None
     """Signs the server's tokens; needed to listen on other addresses than this machine's own."""
+    run: Run = Field(default_factory=Run)
+    datasets: dict[str, Follow] = Field(default_factory=dict)
+    """What ``syncagent run`` follows, by the dataset's name."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """What the log on stderr tells, such as names that a driver passes over."""
 
@@ -81,7 +123,7 @@ def load(path: Path | None = None, **options: Any) -> Settings:
         name = ".".join(map(str, first["loc"]))
         if name in given:
             name = f"--{name.replace('_', '-')}"
-        elif name in from_file:
+        elif name.partition(".")[0] in from_file:
             name = f"{found}: {name}"
         else:
             name = _variable(name)

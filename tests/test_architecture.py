@@ -35,6 +35,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 EXCEPTIONS = {
     "syncagent/__init__.py": "names the three entry points, and loads them only when asked for",
     "syncagent/cli/serve.py": "starts the server, which is its equal",
+    "syncagent/cli/daemon.py": "starts the daemon, which is its equal",
     "syncagent/__main__.py": "is the command: it starts the CLI and turns errors into exit codes",
 }
 

@@ -9,13 +9,13 @@ import traceback
 
 import click
 
-from syncagent.cli import browse, doctor, download, ingest, labelling, mirror, records, serve, upkeep
+from syncagent.cli import browse, daemon, doctor, download, ingest, labelling, mirror, records, serve, upkeep
 from syncagent.cli.root import cli, hush
 from syncagent.errors import EXIT_BUG, EXIT_INTERRUPTED, SyncAgentError
 
 __all__ = ["cli", "run"]
 
-for _module in (mirror, browse, ingest, download, labelling, records, upkeep, doctor, serve):
+for _module in (mirror, browse, ingest, download, labelling, records, upkeep, doctor, serve, daemon):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

@@ -290,11 +290,9 @@ def probe_and_tell(
     agent: Agent, dataset: Dataset, *, as_json: bool, quiet: bool, limit: int | None = None
 ) -> int:
     """Probe, and print a line; returns how many objects could not be read."""
-    from syncagent.ingest.probing import probe_dataset
-
     with output.Counter(quiet=quiet) as progress:
-        report = probe_dataset(
-            agent.catalog.labels, dataset.id, agent.bucket(dataset.driver), workers=agent.settings.workers, limit=limit,
+        report = agent.probe(
+            dataset, limit=limit,
             on_progress=lambda told: progress(f"{told.looked:,} probed, {told.known:,} with facts"),
         )  # fmt: skip
     for line in report.lines:

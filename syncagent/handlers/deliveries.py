@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from syncagent.handlers.events import BadEvent, Event, Parsed
 
 if TYPE_CHECKING:
     from syncagent.agent import Agent
+    from syncagent.catalog import Dataset
     from syncagent.config import Settings
     from syncagent.handlers.mirror import Mirror, Settled
 
@@ -39,6 +40,8 @@ class Taken:
     """By kind."""
     ignored: Counter[str] = field(default_factory=Counter)
     settled: Settled | None = None
+    failed: dict[str, list[tuple[Dataset, str]]] = field(default_factory=dict)
+    """By delivery, the keys that it is not done for."""
     oldest: float | None = None
     """When the oldest event happened, in Unix seconds."""
     ids: list[str] = field(default_factory=list)
@@ -73,6 +76,32 @@ class Taken:
             raise Transient(f"{len(self.errors)} deliveries are not done; the first: {first}") from first
 
 
+def parser(provider: str) -> Callable[[str, Mapping[str, str]], Parsed]:
+    """What parses a message of a provider's queue: its body, and its attributes.
+
+    :param provider: `Queue.provider`.
+    :raises ConfigError: nobody knows its events.
+    """
+    match provider:
+        case "s3":
+            from syncagent.handlers import s3_events
+
+            return lambda body, _: s3_events.parse(body)
+        case "gcs":
+            from syncagent.handlers import gcs_events
+
+            return gcs_events.parse
+        case "azureblob":
+            from syncagent.handlers import azure_events
+
+            return lambda body, _: azure_events.parse(body)
+        case "file":
+            from syncagent.handlers import local_events
+
+            return lambda body, _: local_events.parse(body)
+    raise ConfigError(f"nobody knows the events of {provider}", resource=provider)
+
+
 def take(
     mirror: Mirror, deliveries: Sequence[Delivery], *, left: Callable[[], float] = lambda: math.inf
 ) -> Taken:
@@ -100,6 +129,8 @@ def take(
         reasons: Sequence[SyncAgentError | None] = settled.errors
     except SyncAgentError as reason:
         reasons = [reason] * len(events)
+    for number, dataset, key, _ in done.settled.failed if done.settled else ():
+        done.failed.setdefault(owners[number], []).append((dataset, key))
     for owner, why in zip(owners, reasons, strict=True):
         if why is not None:
             done.errors.setdefault(owner, why)

@@ -18,6 +18,7 @@ from syncagent.model import Outcome
 
 if TYPE_CHECKING:
     from syncagent.agent import Agent
+    from syncagent.drivers import Bucket
     from syncagent.reconcile import Reconciler
 
 _KNOWN_SECONDS = 60.0  # that the table of datasets is believed
@@ -33,6 +34,8 @@ class Settled:
     """For each event, why it is not done; None: it is, or no dataset is concerned."""
     outcomes: list[tuple[Dataset, Outcome]] = field(default_factory=list)
     """Each key once for each dataset, however many events named it."""
+    failed: list[tuple[int, Dataset, str, SyncAgentError]] = field(default_factory=list)
+    """The event's number, and the key, or the prefix, that it is not done for."""
     outside: int = 0
     """Events at places that no dataset mirrors."""
 
@@ -60,6 +63,7 @@ class Mirror:
         self._datasets: dict[tuple[str, str], list[Dataset]] = {}
         self._read_at = -math.inf
         self._reconcilers: dict[str, tuple[Dataset, Reconciler]] = {}
+        self._quarantined: dict[str, tuple[float, set[str]]] = {}
 
     def settle(self, events: Sequence[Event], *, left: Callable[[], float] = lambda: math.inf) -> Settled:
         """Settle what events name. What fails is told, not raised, and does not stop the others.
@@ -91,6 +95,7 @@ class Mirror:
                 keys = [key for known, key in number_of if known == name]
                 for key, why in settle(dataset, keys, done, left):
                     for number in number_of[name, key]:
+                        done.failed.append((number, dataset, key, why))
                         done.errors[number] = done.errors[number] or why
         return done
 
@@ -161,6 +166,44 @@ class Mirror:
             if self._only is None or one.name in self._only or one.id in self._only:
                 datasets.setdefault((one.driver.type, one.driver.bucket), []).append(one)
         self._datasets, self._read_at = datasets, self._clock()
+
+    def quarantine(self, dataset: Dataset, key: str, reason: SyncAgentError) -> None:
+        """Put a key away that an event could not be settled for.
+
+        :raises SyncAgentError: the catalog could not.
+        """
+        self._agent.catalog.quarantine(dataset.id, key, reason)
+        with self._lock:
+            self._quarantined.pop(dataset.id, None)
+
+    def release(self, outcomes: Sequence[tuple[Dataset, Outcome]]) -> None:
+        """Take keys out of the quarantine that are settled by now. Asks for its keys once a minute.
+
+        :raises SyncAgentError: the catalog could not.
+        """
+        for id in {dataset.id for dataset, _ in outcomes}:
+            with self._lock:
+                read_at, kept = self._quarantined.get(id, (-math.inf, set[str]()))
+            if self._clock() - read_at > _KNOWN_SECONDS:
+                kept = {one.key for one in self._agent.catalog.quarantined(id)}
+                with self._lock:
+                    self._quarantined[id] = self._clock(), kept
+            done = [outcome.key for dataset, outcome in outcomes if dataset.id == id and outcome.key in kept]
+            if done:
+                self._agent.catalog.release(id, done)
+                kept.difference_update(done)
+
+    def forget(self) -> None:
+        """Open everything anew at the next event: the table of datasets, and buckets with their credentials."""
+        with self._lock:
+            known, self._reconcilers, self._read_at = self._reconcilers, {}, -math.inf
+        for _, reconciler in known.values():
+            self._agent.shut(reconciler.bucket)
+
+    def buckets(self) -> list[tuple[Dataset, Bucket]]:
+        """The buckets that are open, to tell what was asked of them."""
+        with self._lock:
+            return [(dataset, reconciler.bucket) for dataset, reconciler in self._reconcilers.values()]
 
     def _reconciler(self, dataset: Dataset) -> Reconciler:
         """Kept for as long as the dataset stays what it is: its clients have connections open."""

@@ -1,0 +1,1 @@
+"""``syncagent run``: one process that follows queues of events, and sweeps on a schedule what they missed."""

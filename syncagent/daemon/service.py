@@ -1,0 +1,238 @@
+"""Wires settings to consumers, a sweeper and an address; starts them, reloads them, drains them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from syncagent.agent import Agent
+from syncagent.config import Settings, home
+from syncagent.daemon.consumer import Consumer
+from syncagent.daemon.health import Health
+from syncagent.daemon.letters import DeadLetters
+from syncagent.daemon.metrics import Metrics
+from syncagent.daemon.schedule import Schedule
+from syncagent.daemon.sweeper import Plan, Sweeper
+from syncagent.drivers.queues import Queue, open_queue
+from syncagent.drivers.secrets import read_secret
+from syncagent.errors import ConfigError, SyncAgentError
+from syncagent.handlers.mirror import Mirror
+
+_log = logging.getLogger("syncagent.daemon")
+_WITH_QUEUE, _WITHOUT = "24h", "15m"
+_REQUESTS_SECONDS = 10.0
+
+
+class _Work:
+    """What works by one reading of the settings."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings, self._metrics = settings, metrics
+        self.agent = Agent(settings)
+        self.letters = letters(settings)
+        self.consumers: list[Consumer] = []
+        self.mirrors: list[Mirror] = []
+        plans = [self._plan(name) for name in settings.datasets]
+        try:
+            for url, integration in self._queues().items():
+                mirror = Mirror(self.agent)
+                self.mirrors.append(mirror)
+                self.consumers.append(
+                    Consumer(
+                        url, partial(self._open, url, integration), mirror, metrics, self.letters,
+                        in_flight=settings.run.in_flight, attempts=settings.run.attempts, poll=settings.run.poll,
+                    )
+                )  # fmt: skip
+            self.sweeper = Sweeper(self.agent, plans, metrics)
+        except BaseException:
+            self.agent.close()
+            raise
+
+    def _plan(self, name: str) -> Plan:
+        told = self.settings.datasets[name]
+        schedule = Schedule(told.sweep or (_WITH_QUEUE if told.queue else _WITHOUT))
+        if not told.queue:
+            _log.warning("%s: no queue tells of changes; they are seen %s", name, schedule.latency)
+        return Plan(name, schedule, told.max_deletes, told.drift_warning, bool(told.queue))
+
+    def _queues(self) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
+        for name, told in self.settings.datasets.items():
+            if told.queue and found.setdefault(told.queue, told.integration) != told.integration:
+                raise ConfigError(
+                    f"datasets.{name}: queue {told.queue} has another integration elsewhere", resource=name,
+                    hint="name the same one wherever the queue stands",
+                )  # fmt: skip
+        return found
+
+    def _open(self, url: str, integration: str | None) -> Queue:
+        return open_queue(url, self.agent.catalog.integration(integration) if integration else None)
+
+    def start(self) -> None:
+        """Begin. :raises SyncAgentError: the catalog is out of reach, or a queue's URL is wrong."""
+        self.agent.catalog.datasets()
+        self._metrics.dead.set(self.letters.count())
+        for consumer in self.consumers:
+            consumer.start()
+        self.sweeper.start()
+
+    def stop(self, seconds: float) -> int:
+        """End; returns how many messages are left for another delivery."""
+        until = time.monotonic() + seconds
+        self.sweeper.ask_to_stop()
+        with ThreadPoolExecutor(max(1, len(self.consumers)), thread_name_prefix="syncagent-drain") as pool:
+            left = sum(pool.map(lambda consumer: consumer.stop(seconds), self.consumers))
+        swept = self.sweeper.stop(max(0.5, until - time.monotonic()))
+        if swept:
+            self.agent.close()
+        return left
+
+    def tell_requests(self) -> None:
+        """Note what was asked of the buckets."""
+        for mirror in self.mirrors:
+            for dataset, bucket in mirror.buckets():
+                self._metrics.asked(dataset.name, bucket.driver.requests, dict(bucket.caps.prices))
+
+
+class Daemon:
+    """``syncagent run``.
+
+    :param read: reads the settings: at the start, and whenever told to.
+    """
+
+    def __init__(self, read: Callable[[], Settings]) -> None:
+        self._read = read
+        self.metrics = Metrics()
+        self._work: _Work | None = None
+        self._health: Health | None = None
+        self._wake = threading.Event()
+        self._stop = self._again = False
+
+    def run(self, on_ready: Callable[[str | None], None] = lambda _: None) -> None:
+        """Work until `stop` is called.
+
+        :param on_ready: called when all is started, with the address that is listened on.
+        :raises SyncAgentError: the settings are wrong, the catalog is out of reach.
+        """
+        settings = self._read()
+        work = self._work = _Work(settings, self.metrics)
+        try:
+            work.start()
+            self._listen(settings)
+            on_ready(self._health.address if self._health else None)
+            while not self._stop:
+                self._wake.wait(_REQUESTS_SECONDS)
+                self._wake.clear()
+                if self._again and not self._stop:
+                    self._again = False
+                    self._reload()
+                self._work.tell_requests()
+        finally:
+            left = self._work.stop(self._work.settings.run.drain)
+            if left:
+                _log.warning("%d messages were not done in time; they will be delivered again", left)
+            if self._health:
+                self._health.close()
+
+    def stop(self) -> None:
+        """End soon. May be called from a signal's handler, and twice."""
+        self._stop = True
+        self._wake.set()
+
+    def reload(self) -> None:
+        """Read the settings and the secrets again soon. May be called from a signal's handler."""
+        self._again = True
+        self._wake.set()
+
+    def _reload(self) -> None:
+        """The new settings take over, or, where they are wrong, the old ones stay."""
+        old = self._work
+        try:
+            settings = self._read()
+            work = _Work(settings, self.metrics)
+        except SyncAgentError as reason:
+            _log.error("the settings are as they were: %s", reason)
+            return
+        if old is not None:
+            old.stop(old.settings.run.drain)
+        self._work = work
+        work.start()
+        _log.warning("the settings were read again")
+
+    def _listen(self, settings: Settings) -> None:
+        if settings.run.listen:
+            token = token_of(settings, make=True)
+            self._health = Health(
+                settings.run.listen,
+                token or "",
+                ready=self._lacking,
+                metrics=self.metrics.text,
+                status=self._status,
+            )
+
+    def _lacking(self) -> list[str]:
+        """Queues that did not answer yet."""
+        work = self._work
+        return [one.url for one in work.consumers if not one.ready.is_set()] if work else ["settings"]
+
+    def _status(self) -> dict[str, Any]:
+        return {**self.metrics.status(), "ready": not self._lacking(), "pid": os.getpid()}
+
+
+def letters(settings: Settings) -> DeadLetters:
+    """Where messages go that are given up."""
+    return DeadLetters(settings.run.dead_letters or home() / "dead-letters")
+
+
+def token_of(settings: Settings, *, make: bool = False) -> str | None:
+    """What metrics and status ask for: the setting, or a file that only its owner reads.
+
+    :param make: write the file where there is none.
+    """
+    if settings.run.token is not None:
+        return read_secret(settings.run.token.get_secret_value())
+    file = home() / "run.token"
+    if make and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=file.parent)
+        with os.fdopen(handle, "w") as out:
+            out.write(secrets.token_urlsafe(32))
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, file)  # whoever comes first
+        Path(temporary).unlink()
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return None
+
+
+class Lines(logging.Formatter):
+    """Logs as text, or as one JSON object a line. Fields of a record are told; keys and payloads are not in them."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a bug's traceback is told by its last frames."""
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        if self._json:
+            told = {"time": at, "level": record.levelname.lower(), "message": record.getMessage(), **fields}
+            if record.exc_info:
+                told["traceback"] = self.formatException(record.exc_info)
+            return json.dumps(told, default=str)
+        words = "".join(f" {name}={json.dumps(value, default=str)}" for name, value in fields.items())
+        line = f"{at} {record.levelname.lower()}: {record.getMessage()}{words}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
