@@ -92,7 +92,7 @@ class _Work:
         until = time.monotonic() + seconds
         self.sweeper.ask_to_stop()
         with ThreadPoolExecutor(max(1, len(self.consumers)), thread_name_prefix="syncagent-drain") as pool:
-            left = sum(pool.map(lambda consumer: consumer.stop(seconds), self.consumers))
+            left: int = sum(pool.map(lambda consumer: consumer.stop(seconds), self.consumers))
         swept = self.sweeper.stop(max(0.5, until - time.monotonic()))
         if swept:
             self.agent.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import random
 import shutil
 import sys
@@ -17,16 +18,20 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
 
+import azure.functions as func
 import pytest
 from pydantic import SecretStr
 
 from syncagent import reconcile
-from syncagent.catalog import Store, open_catalog
+from syncagent.catalog import Dataset, Store, open_catalog
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.drivers import Bucket, memory
 from syncagent.drivers.memory import MemoryDriver
 from syncagent.errors import Conflict, NotFound
+from syncagent.handlers import aws, azure, gcp
+from syncagent.handlers.mirror import Mirror
 from syncagent.model import DriverSpec, ObjectInfo
 from syncagent.reconcile import Reconciler
 from tests.engine import live, stored
@@ -85,6 +90,11 @@ class Baton:
             task.go.acquire()
 
 
+_MEETING = {
+    "get", "rows", "scan", "settle", "settle_many", "insert_new", "move", "moves", "missing", "advance",
+}  # fmt: skip
+
+
 class SteppedCatalog:
     """The real catalog, with a pause before everything that could meet somebody else's write."""
 
@@ -93,7 +103,7 @@ class SteppedCatalog:
 
     def __getattr__(self, name: str) -> object:
         real = getattr(self._catalog, name)
-        if name not in {"get", "scan", "settle", "insert_new", "move", "moves", "missing", "advance"}:
+        if name not in _MEETING:
             return real
 
         def stepped(*args: object, **options: object) -> object:
@@ -217,7 +227,13 @@ class Schedule:
             self.bucket.driver.delete(key)
             self.signal(Event(key, None))
 
-    def run(self, handle: Callable[[Schedule, Event], object]) -> None:
+    def run(
+        self,
+        handle: Callable[[Schedule, Event], object],
+        *,
+        together: Callable[[Schedule, list[Event]], object] | None = None,
+    ) -> None:
+        """:param together: handles some events at once, instead of one."""
         rng = self.rng
         changes = [
             (rng.choice(["put", "put", "put", "delete"]), rng.choice(KEYS), rng.choice([b"X", b"Y"]))
@@ -236,7 +252,13 @@ class Schedule:
                     self.change(*changes.pop(0))
                 case "event":
                     event = self.pending.pop(rng.randrange(len(self.pending)))
-                    active.append(Task(self.baton, lambda event=event: handle(self, event)))
+                    if together is not None:
+                        batch = [event]
+                        while self.pending and rng.random() < 0.5:
+                            batch.append(self.pending.pop(rng.randrange(len(self.pending))))
+                        active.append(Task(self.baton, lambda batch=batch: together(self, batch)))
+                    else:
+                        active.append(Task(self.baton, lambda event=event: handle(self, event)))
                 case "sweep":
                     sweeps -= 1
                     sweeping = Task(self.baton, lambda: self.of.sweep(max_deletes=1000))
@@ -291,13 +313,62 @@ def settle(schedule: Schedule, event: Event) -> None:
     schedule.of.settle(event.key)
 
 
-def converge(catalog: Store, world: World, seeds: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+class Anywhere(Mirror):
+    """A mirror for which every event is one of the schedule's bucket, whatever cloud it says that it comes from."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        agent = SimpleNamespace(
+            reconciler=lambda _: schedule.of, follow=lambda *_: None, catalog=schedule.catalog
+        )
+        super().__init__(agent)  # type: ignore[arg-type]
+        self._schedule = schedule
+
+    def _mirroring(self, event: object) -> list[Dataset]:
+        return [self._schedule.of.dataset]
+
+
+def through_functions(schedule: Schedule, events: list[Event]) -> None:
+    """As the clouds deliver: a batch of SQS, CloudEvents and a queue's messages, by the functions' own entry points."""
+    mirror = Anywhere(schedule)
+    cloud = schedule.rng.choice(["aws", "gcp", "azure"])
+    if cloud == "aws":
+        aws._front._made = SimpleNamespace(close=lambda: None), mirror  # type: ignore[assignment]
+        records = [
+            {"messageId": str(n), "eventSource": "aws:sqs", "body": json.dumps({"Records": [
+                {"eventSource": "aws:s3", "eventName": "ObjectCreated:Put" if event.found else "ObjectRemoved:Delete",
+                 "s3": {"bucket": {"name": "b"}, "object": {"key": event.key}}}]})}
+            for n, event in enumerate(events)
+        ]  # fmt: skip
+        assert aws.handler({"Records": records}) == {"batchItemFailures": []}
+        return
+    for event in events:
+        if cloud == "gcp":
+            gcp._front._made = SimpleNamespace(close=lambda: None), mirror  # type: ignore[assignment]
+            kind = "google.storage.object.finalize" if event.found else "google.storage.object.delete"
+            gcp.create_gcs({"bucket": "b", "name": event.key}, {"eventType": kind})
+        else:
+            azure._front._made = SimpleNamespace(close=lambda: None), mirror  # type: ignore[assignment]
+            told = {
+                "topic": "/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/a", "id": "1",
+                "subject": f"/blobServices/default/containers/b/blobs/{event.key}", "data": {},
+                "eventType": f"Microsoft.Storage.Blob{'Created' if event.found else 'Deleted'}",
+            }  # fmt: skip
+            azure.on_queue(func.QueueMessage(id="1", body=json.dumps(told)))
+
+
+def converge(
+    catalog: Store,
+    world: World,
+    seeds: int,
+    monkeypatch: pytest.MonkeyPatch,
+    together: Callable[[Schedule, list[Event]], object] | None = None,
+) -> tuple[int, int]:
     """Returns how many events were lost, and how many schedules left something to the last sweep."""
     lost = stale = 0
     for seed in range(seeds):
         monkeypatch.setattr(reconcile, "_ADVANCE_SECONDS", (0.0, 1.0)[seed % 2])
         schedule = Schedule(catalog, world, seed)
-        schedule.run(settle)
+        schedule.run(settle, together=together)
         if world.lossy:
             # Nobody told of some changes. Once the bucket is quiet, one sweep finds them.
             lost += schedule.lost
@@ -331,8 +402,27 @@ def test_the_catalog_afar_becomes_the_bucket(
 
 
 @pytest.mark.parametrize("world", WORLDS, ids=str)
+def test_through_the_functions_the_catalog_becomes_the_bucket(
+    catalog: SqliteCatalog, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    converge(catalog, world, SEEDS // 2, monkeypatch, through_functions)
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=str)
+def test_through_the_functions_the_catalog_afar_becomes_the_bucket(
+    afar: Store, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    converge(afar, world, SEEDS_AFAR, monkeypatch, through_functions)
+
+
+@pytest.mark.parametrize("functions", [False, True], ids=["settle", "functions"])
+@pytest.mark.parametrize("world", WORLDS, ids=str)
 def test_on_the_platform_the_next_sweep_repairs(
-    tmp_path_factory: pytest.TempPathFactory, world: World, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    functions: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Without compare-and-set a row may be wrong when the events have been handled, but not after a sweep."""
     folder = tmp_path_factory.mktemp("platform")
@@ -342,7 +432,7 @@ def test_on_the_platform_the_next_sweep_repairs(
         wrong = 0
         for seed in range(SEEDS_AFAR):
             schedule = Schedule(opened, world, seed, ensure=server.catalog)
-            schedule.run(settle)
+            schedule.run(settle, together=through_functions if functions else None)
             wrong += not schedule.converged()
             schedule.of.sweep(max_deletes=1000)
             assert schedule.converged(), (
