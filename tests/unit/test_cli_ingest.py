@@ -208,3 +208,38 @@ def test_annotations_are_shown(run: Shell, tmp_path: Path) -> None:
             assert shown.convert("RGBA").getpixel((3, 5)) != (255, 255, 255, 255)
             assert shown.convert("RGBA").getpixel((50, 30)) in {(255, 255, 255, 255), (0, 0, 0, 0)}
     assert run("annotations", "show", "pictures", "gone", "-o", tmp_path / "x.png").code == 4
+
+
+@pytest.fixture
+def fresh(run: Shell, tmp_path: Path) -> Path:
+    """The dataset `fresh`: two probed pictures of 320x240 below images/."""
+    from PIL import Image
+
+    folder = tmp_path / "fresh"
+    (folder / "images").mkdir(parents=True)
+    for name in ("photo0.jpg", "photo1.jpg"):
+        Image.new("RGB", (320, 240)).save(folder / "images" / name)
+    run("sync", folder, "--quiet")
+    run("probe", "fresh", "--quiet")
+    return folder
+
+
+def yolo(folder: Path, **files: str) -> Path:
+    """A folder of YOLO with the two classes bike and bus, and label files by their pictures' names."""
+    (folder / "labels").mkdir(parents=True)
+    (folder / "data.yaml").write_text("names: {0: bike, 1: bus}\n")
+    for name, text in files.items():
+        (folder / "labels" / f"{name}.txt").write_text(text)
+    return folder
+
+
+POLYGON = "1 0.1 0.1 0.4 0.1 0.4 0.4\n"
+CENTRED = "0 0.5 0.5 0.2 0.2\n"
+
+
+def test_polygons_without_a_name_of_their_own_are_imported(run: Shell, fresh: Path, tmp_path: Path) -> None:
+    files = yolo(tmp_path / "y", photo0=POLYGON + CENTRED)
+    done = run("annotations", "import", "fresh", files)
+    assert (done.code, done.out[:19], done.err) == (0, "2 annotations added", "")
+    again = run("annotations", "import", "fresh", files)
+    assert again.out.startswith("0 annotations added, 2 there already")

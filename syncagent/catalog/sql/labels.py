@@ -132,7 +132,8 @@ class SqlLabels:
             names: dict[str, int] = {}
             numbers = []
             for annotation in added:
-                free = reuse.get((item, origin_of(annotation)))
+                # Only a file's records have an origin: to name one by its content takes long, and plain JSON.
+                free = reuse.get((item, origin_of(annotation))) if reuse else None
                 if free:
                     number = free.pop(0)
                 else:
