@@ -142,6 +142,8 @@ class Agent:
             raise NotFound(
                 f"no dataset mirrors {url}", resource=url, hint=f"make one with 'syncagent sync {target}'"
             )
+        # A bucket that cannot be opened gets no dataset: a mistyped folder would stay as an empty one.
+        self.shut(self.bucket(spec))
         return self.catalog.ensure_dataset(chosen, spec)
 
     def reconciler(self, dataset: Dataset) -> Reconciler:

@@ -154,12 +154,13 @@ def test_a_catalog_that_cannot_be_opened_is_tried_once(
 
 def test_everything_is_closed(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[object] = []
+    dataset = agent.resolve("./photos", create=True)
 
     def close(bucket: Bucket) -> None:
         closed.append(bucket)
 
     monkeypatch.setattr(Bucket, "close", close)
-    bucket = agent.reconciler(agent.resolve("./photos", create=True)).bucket
+    bucket = agent.reconciler(dataset).bucket
     agent.close()
     agent.close()  # twice is fine
     assert closed == [bucket]

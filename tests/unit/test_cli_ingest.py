@@ -243,3 +243,11 @@ def test_polygons_without_a_name_of_their_own_are_imported(run: Shell, fresh: Pa
     assert (done.code, done.out[:19], done.err) == (0, "2 annotations added", "")
     again = run("annotations", "import", "fresh", files)
     assert again.out.startswith("0 annotations added, 2 there already")
+
+
+def test_a_bucket_that_is_not_there_leaves_no_dataset(run: Shell, photos: Path, tmp_path: Path) -> None:
+    for target in ("./nosuchbucket", (tmp_path / "sub2").as_uri()):
+        for words in (["upload", photos / "a.jpg", target], ["sync", target]):
+            done = run(*words)
+            assert (done.code, "no such folder" in done.err) == (4, True), words
+    assert run("datasets", "ls").out == ""
