@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -11,9 +12,27 @@ import click
 
 from syncagent.cli import browse, daemon, doctor, download, ingest, labelling, mirror, records, serve, upkeep
 from syncagent.cli.root import cli, hush
-from syncagent.errors import EXIT_BUG, EXIT_INTERRUPTED, SyncAgentError
+from syncagent.errors import (
+    EXIT_BUG,
+    EXIT_DIFFERS,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    AccessDenied,
+    NotFound,
+    SyncAgentError,
+)
 
 __all__ = ["cli", "run"]
+
+_PATHS = {
+    FileNotFoundError: NotFound.exit_code,
+    PermissionError: AccessDenied.exit_code,
+    FileExistsError: EXIT_USAGE,
+    IsADirectoryError: EXIT_USAGE,
+    NotADirectoryError: EXIT_USAGE,
+}
+"""Exit codes of paths that cannot be read or written."""
+_OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 for _module in (mirror, browse, ingest, download, labelling, records, upkeep, doctor, serve, daemon):
     for _command in _module.COMMANDS:
@@ -42,13 +61,26 @@ def run(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         sys.stderr.write(f"syncagent: error: {error}\n")
         return error.exit_code
-    except Exception as bug:
+    except OSError as error:
+        # A path that somebody named, or a disk that is full. Without a name it is nobody's path, and ours to mend.
+        if error.filename is None and error.errno not in _OF_DISKS:
+            return _bug(error, verbose=verbose)
         if verbose:
             traceback.print_exc()
-        sys.stderr.write(f"syncagent: bug: {type(bug).__name__}; -v shows where. Please report it.\n")
-        return EXIT_BUG
+        where = f"{error.filename}: " if error.filename is not None else ""
+        sys.stderr.write(f"syncagent: error: {where}{error.strerror}\n")
+        return next((code for kind, code in _PATHS.items() if isinstance(error, kind)), EXIT_DIFFERS)
+    except Exception as bug:
+        return _bug(bug, verbose=verbose)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         hush()
     return code if isinstance(code, int) else 0
+
+
+def _bug(bug: Exception, *, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    sys.stderr.write(f"syncagent: bug: {type(bug).__name__}; -v shows where. Please report it.\n")
+    return EXIT_BUG

@@ -16,7 +16,7 @@ from syncagent.cli import output
 from syncagent.cli.ingest import known_dataset, tell_followed
 from syncagent.cli.query import query_of, query_options
 from syncagent.cli.root import json_option, option, with_agent
-from syncagent.errors import EXIT_DIFFERS, NotFound
+from syncagent.errors import EXIT_DIFFERS, InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from syncagent.agent import Agent
@@ -74,7 +74,7 @@ def import_(
 
 @labelling.command("export")
 @click.argument("dataset")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @option("--format", "form", metavar="NAME", default="dataloop", show_default=True, help="Of the files.")
 @_lossy
 @option("--annotated-only", is_flag=True, help="Without items that have no annotation.")
@@ -107,7 +107,7 @@ def export(
 
 @labelling.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path, file_okay=False))
 @option("--from", "form", metavar="NAME", help="Format of SOURCE. Default: by looking at it.")
 @option("--to", "to", metavar="NAME", required=True, help="Format of TARGET.")
 @option(
@@ -185,7 +185,10 @@ def stats(
 @labelling.command()
 @click.argument("dataset")
 @click.argument("key")
-@option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
+@option(
+    "-o", "--output", "target", type=click.Path(path_type=Path, dir_okay=False), required=True,
+    help="PNG file to write.",
+)  # fmt: skip
 @option(
     "--thickness", type=click.IntRange(1, 100), help="Of lines, in pixels. Default: by the picture's size."
 )
@@ -207,7 +210,14 @@ def show(
 
     from syncagent.ingest import render
     from syncagent.ingest.annotate import colors_of, exported
+    from syncagent.ingest.partial import write_whole
 
+    if target.suffix.lower() not in {"", ".png"}:
+        raise InvalidInput(
+            f"{target}: the drawing is a PNG",
+            resource=str(target),
+            hint=f"name it {target.with_suffix('.png')}",
+        )
     found = agent.catalog.dataset(dataset)
     store = agent.catalog.labels
     item = store.at(found.id, [key]).get(key)
@@ -218,16 +228,16 @@ def show(
         thickness=thickness, alpha=alpha, text=text, fill=fill, colors=colors_of(store.labels(found.id))
     )
     if mask_only and told.width and told.height:
-        target.write_bytes(render.png(render.mask(told, style)))
+        write_whole(target, render.png(render.mask(told, style)))
         return
     picture = agent.downloader(found).picture(item)
     if mask_only:  # nobody noted how large it is
         sized = replace(told, width=picture.width, height=picture.height)
-        target.write_bytes(render.png(render.mask(sized, style)))
+        write_whole(target, render.png(render.mask(sized, style)))
         return
     out = io.BytesIO()
     render.on_image(picture, told, style).save(out, "PNG")
-    target.write_bytes(out.getvalue())
+    write_whole(target, out.getvalue())
 
 
 # -- files in the bucket -------------------------------------------------------------------------

@@ -208,6 +208,14 @@ def test_annotations_are_shown(run: Shell, tmp_path: Path) -> None:
             assert shown.convert("RGBA").getpixel((3, 5)) != (255, 255, 255, 255)
             assert shown.convert("RGBA").getpixel((50, 30)) in {(255, 255, 255, 255), (0, 0, 0, 0)}
     assert run("annotations", "show", "pictures", "gone", "-o", tmp_path / "x.png").code == 4
+    deep = tmp_path / "not/there/yet.png"
+    assert run("annotations", "show", "pictures", "a.png", "-o", deep).code == 0
+    assert deep.read_bytes().startswith(b"\x89PNG")
+    other = run("annotations", "show", "pictures", "a.png", "-o", tmp_path / "x.jpg")
+    assert (other.code, other.err) == (
+        2, f"syncagent: error: {tmp_path / 'x.jpg'}: the drawing is a PNG; name it {tmp_path / 'x.png'}\n",
+    )  # fmt: skip
+    assert not (tmp_path / "x.jpg").exists()
 
 
 @pytest.fixture
@@ -251,3 +259,25 @@ def test_a_bucket_that_is_not_there_leaves_no_dataset(run: Shell, photos: Path, 
             done = run(*words)
             assert (done.code, "no such folder" in done.err) == (4, True), words
     assert run("datasets", "ls").out == ""
+
+
+def test_a_path_that_cannot_be_used_is_one_line(
+    run: Shell, photos: Path, labels: Path, tmp_path: Path
+) -> None:
+    run("sync", photos)
+    taken = labels / "a.json"
+    before = taken.read_text()
+    for words in (
+        ["export", "photos", taken],
+        ["convert", taken, taken, "--to", "dataloop"],
+        ["show", "photos", "a.jpg", "-o", labels],
+    ):
+        done = run("annotations", *words)
+        assert (done.code, "bug" in done.err) == (2, False), words
+        assert str(words[-1] if words[0] == "show" else taken) in done.err
+    assert taken.read_text() == before
+    below = run("annotations", "export", "photos", taken / "below")
+    assert (below.code, "bug" in below.err, str(taken) in below.err) == (2, False, True)
+    nowhere = run("upload", photos / "a.jpg", "photos", "--error-log", tmp_path / "no/such/log")
+    assert nowhere.err == f"syncagent: error: {tmp_path / 'no/such/log'}: No such file or directory\n"
+    assert nowhere.code == 4
