@@ -60,7 +60,8 @@ class Sweeper:
     def stop(self, seconds: float) -> bool:
         """End, the sweep that runs too: it goes on next time where it was. Whether it ended in time."""
         self._stopping.set()
-        self._thread.join(seconds)
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def _run(self) -> None:

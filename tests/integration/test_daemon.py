@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -19,10 +24,16 @@ import pytest
 
 from syncagent.agent import Agent
 from syncagent.config import Settings, load
+from syncagent.daemon.metrics import Metrics
 from syncagent.daemon.service import Daemon
 from syncagent.drivers import open_bucket
-from syncagent.errors import AccessDenied, ConfigError, Transient
+from syncagent.errors import SyncAgentError
+from tests.rigs.azure import DEV_KEY, AzureRig
+from tests.rigs.between import Between
+from tests.rigs.fake_http import DROP, Answer, Request
+from tests.rigs.gcs import GcsRig
 from tests.rigs.ministack import KEYS, AwsRig
+from tests.rigs.pubsub import PubSub
 from tests.rigs.s3 import S3Rig
 from tests.rigs.server import EMAIL, PASSWORD, ServerRig
 
@@ -187,6 +198,98 @@ def test_what_happens_in_s3_is_in_the_catalog(aws: Place, catalog: str) -> None:
         assert aws.queue in told["queues"]
 
 
+# -- the other clouds ----------------------------------------------------------------------------
+
+
+def test_what_happens_in_gcs_is_in_the_catalog(
+    sqlite: str, gcs_rig: GcsRig, pubsub_rig: PubSub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", f"127.0.0.1:{pubsub_rig.port}")
+    name = f"test-{uuid.uuid4().hex[:20]}"
+    url = gcs_rig.store("gcs", name).url
+    queue = pubsub_rig.create(name)
+
+    def tell(kind: str, key: str, **more: str) -> None:
+        told = {"eventType": kind, "bucketId": name, "objectId": key, "payloadFormat": "NONE", **more}
+        for _ in range(2):  # at least once
+            pubsub_rig.publish(name, b"", {**told, "eventTime": "2026-11-25T00:00:00Z"})
+
+    with Agent(load(catalog=sqlite)) as agent, open_bucket(f"{url}&allow_delete=yes") as bucket:
+        dataset = agent.resolve(url, name=name, create=True)
+
+        def keys() -> list[str]:
+            return [item.key for item in agent.catalog.items(dataset.id)]
+
+        with running(settings_of(sqlite, {name: {"queue": queue, "sweep": "off"}})) as run:
+            for key in ("in/a b", "ö", "gone"):
+                bucket.put(key, io.BytesIO(b"x"))
+                tell("OBJECT_FINALIZE", key)
+            bucket.put("ö", io.BytesIO(b"other"))
+            tell("OBJECT_DELETE", "ö", overwrittenByGeneration="2")  # of the old generation
+            tell("OBJECT_FINALIZE", "ö", overwroteGeneration="1")
+            bucket.delete("gone")
+            tell("OBJECT_DELETE", "gone")
+            until(lambda: run.figure("syncagent_messages_total", queue=queue, result="done") >= 12)
+            assert keys() == ["in/a b", "ö"]
+            assert list(agent.reconciler(dataset).check()) == []
+
+
+def test_what_happens_in_azure_is_in_the_catalog(sqlite: str, azure_rig: AzureRig) -> None:
+    from azure.storage.queue import QueueClient
+
+    name = f"test-{uuid.uuid4().hex[:20]}"
+    store = azure_rig.store("azure", name)
+    credential = {"account_name": "devstoreaccount1", "account_key": DEV_KEY}
+    client = QueueClient(azure_rig.queues, name, credential=credential)
+    client.create_queue()
+    queue = f"azqueue://devstoreaccount1/{name}?endpoint={azure_rig.queues}"
+
+    def tell(kind: str, key: str) -> None:
+        told = {
+            "topic": "/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/devstoreaccount1",
+            "subject": f"/blobServices/default/containers/{name}/blobs/{key}", "eventType": f"Microsoft.Storage.{kind}",
+            "id": "1", "data": {"url": "https://devstoreaccount1.blob.core.windows.net/x"},
+        }  # fmt: skip
+        client.send_message(base64.b64encode(json.dumps(told).encode()).decode())
+
+    with Agent(load(catalog=sqlite)) as agent, store.open() as bucket:
+        agent.catalog.create_integration(azure_rig.integration)
+        dataset = agent.resolve(store.url, name=name, integration="test", create=True)
+        with running(
+            settings_of(sqlite, {name: {"queue": queue, "integration": "test", "sweep": "off"}})
+        ) as run:
+            for key in ("dir/a b", "dir/ö", "dirt"):
+                bucket.put(key, io.BytesIO(b"x"))
+                tell("BlobCreated", key)
+            until(lambda: run.figure("syncagent_messages_total", queue=queue, result="done") == 3)
+            for key in ("dir/a b", "dir/ö"):
+                bucket.driver.delete(key)
+            tell("DirectoryDeleted", "dir")
+            until(lambda: run.figure("syncagent_messages_total", queue=queue, result="done") == 4)
+            assert [item.key for item in agent.catalog.items(dataset.id)] == ["dirt"]
+    client.close()
+
+
+def test_what_happens_in_a_watched_folder_is_in_the_catalog(sqlite: str, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    with Agent(load(catalog=sqlite)) as agent:
+        dataset = agent.resolve(str(folder), name="photos", create=True)
+        with running(settings_of(sqlite, {"photos": {"queue": f"watch://{folder}", "sweep": "off"}})) as run:
+            until(lambda: run.get("/healthz/ready", None).status_code == 200)
+
+            def keys() -> list[str]:
+                return [item.key for item in agent.catalog.items(dataset.id)]
+
+            (folder / "a.jpg").write_bytes(b"x")
+            (folder / "in").mkdir()
+            (folder / "in" / "b.jpg").write_bytes(b"x")
+            until(lambda: keys() == ["a.jpg", "in/b.jpg"])
+            (folder / "in").rename(folder / "out")
+            (folder / "a.jpg").unlink()
+            until(lambda: keys() == ["out/b.jpg"])
+
+
 def test_the_messages_of_settled_keys_are_gone(aws: Place, catalog: str) -> None:
     from syncagent.drivers.queues import open_queue
 
@@ -197,3 +300,346 @@ def test_the_messages_of_settled_keys_are_gone(aws: Place, catalog: str) -> None
     depth = queue.depth()
     queue.close()
     assert (depth.waiting, depth.in_flight) == (0, 0)
+
+
+# -- faults --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(sqlite: str, aws_rig: AwsRig) -> Iterator[Place]:
+    """A bucket of the second AWS, its queue with a short hold, and the embedded catalog."""
+    with Agent(load(catalog=sqlite)) as agent:
+        name, queue = aws_rig.wired()
+        yield Place(agent, aws_rig.s3, aws_rig.endpoint, name, aws_rig.queue_url(queue, hold=3))
+
+
+def waiting(queue: str) -> int:
+    """Messages that are not deleted."""
+    from syncagent.drivers.queues import open_queue
+
+    opened = open_queue(queue)
+    depth = opened.depth()
+    opened.close()
+    return (depth.waiting or 0) + (depth.in_flight or 0)
+
+
+def send(rig: AwsRig, name: str, body: str) -> None:
+    url = rig.sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    rig.sqs.send_message(QueueUrl=url, MessageBody=body)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delays of a test's patience."""
+    monkeypatch.setattr("syncagent.daemon.consumer._FIRST_DELAY", 0.5)
+    monkeypatch.setattr("syncagent.daemon.consumer._LONGEST_DELAY", 1.0)
+    monkeypatch.setattr("syncagent.daemon.consumer._LONGEST_PAUSE", 0.5)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("fault", ["429", "500", "503", "cut", "drop", "html"])
+def test_a_catalog_that_fails_loses_nothing(
+    fault: str, aws_rig: AwsRig, server_rig: ServerRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DTLPY_USERNAME", EMAIL)
+    monkeypatch.setenv("DTLPY_PASSWORD", PASSWORD)
+    failing = threading.Event()
+    answers: dict[str, Answer] = {
+        "429": (429, {"Retry-After": "0"}, b"{}"), "500": (500, {}, b"{}"), "503": (503, {}, b""),
+        "cut": (200, {"Content-Length": "90"}, b'{"rows": ['), "drop": DROP, "html": (502, {}, b"<html>"),
+    }  # fmt: skip
+    with Between(server_rig.url) as catalog, Agent(load(catalog=f"dataloop+{server_rig.url}")) as agent:
+        name, queue = aws_rig.wired()
+        place = Place(agent, aws_rig.s3, aws_rig.endpoint, name, aws_rig.queue_url(queue, hold=3))
+        place.put("before")
+        settings = settings_of(f"dataloop+{catalog.url}", {name: {"queue": place.queue, "sweep": "off"}})
+        with running(settings) as run:
+            until(lambda: place.keys() == ["before"])
+            catalog.meddle = lambda request: answers[fault] if failing.is_set() else None
+            failing.set()
+            place.put("a", "b")
+            place.client.delete_object(Bucket=name, Key="before")
+            until(lambda: run.figure("syncagent_messages_total", queue=place.queue, result="again") > 0, 40)
+            failing.clear()
+            until(lambda: place.keys() == ["a", "b"], 40)
+            until(lambda: waiting(place.queue) == 0, 40)
+            assert run.figure("syncagent_dead_letters") == 0
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("fault", ["denied", "expired", "busy", "drop"])
+def test_a_bucket_that_does_not_answer_loses_nothing(
+    fault: str, aws_rig: AwsRig, sqlite: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = b"<Error><Code>%s</Code><Message>m</Message></Error>"
+    answers: dict[str, Answer] = {
+        "denied": (403, {}, body % b"AccessDenied"), "expired": (400, {}, body % b"ExpiredToken"),
+        "busy": (503, {}, body % b"SlowDown"), "drop": DROP,
+    }  # fmt: skip
+    failing = threading.Event()
+    failing.set()
+
+    def meddle(request: Request) -> Answer | None:
+        return answers[fault] if failing.is_set() else None
+
+    with Between(aws_rig.endpoint) as between, Agent(load(catalog=sqlite)) as agent:
+        between.meddle = meddle
+        name, queue = aws_rig.wired()
+        place = Place(agent, aws_rig.s3, between.url, name, aws_rig.queue_url(queue, hold=5))
+        place.put("a", "b")
+        with running(settings_of(sqlite, {name: {"queue": place.queue, "sweep": "off"}})) as run:
+            until(lambda: run.figure("syncagent_messages_total", queue=place.queue, result="again") > 0, 60)
+            assert place.keys() == []
+            until(lambda: "trouble" in run.get("/status").json()["queues"][place.queue])
+            failing.clear()
+            until(lambda: place.keys() == ["a", "b"], 60)
+            until(lambda: waiting(place.queue) == 0)
+    assert agent.catalog.quarantined(place.dataset.id) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_message_that_is_no_event_is_kept_and_given_up(
+    place: Place, aws_rig: AwsRig, sqlite: str, tmp_path: Path
+) -> None:
+    send(aws_rig, place.name, "this is no event")
+    place.put("good")
+    settings = settings_of(sqlite, {place.name: {"queue": place.queue, "sweep": "off"}}, attempts=3)
+    with running(settings) as run:
+        until(lambda: run.figure("syncagent_dead_letters") == 1, 40)
+        assert place.keys() == ["good"], "it stops nobody else"
+        until(lambda: waiting(place.queue) == 0)
+    (letter,) = (tmp_path / "home/dead-letters").iterdir()
+    told = json.loads(letter.read_text())
+    assert (told["body"], told["error"], told["attempts"]) == ("this is no event", "BadEvent", 3)
+    assert letter.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_key_that_cannot_be_settled_goes_to_the_quarantine_and_comes_out(
+    place: Place, aws_rig: AwsRig, sqlite: str, tmp_path: Path
+) -> None:
+    """A key that no store can hold never works. One that does work again leaves the quarantine."""
+    impossible = "k" * 2000
+    record = {"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": place.name}, "object": {"key": impossible}}}  # fmt: skip
+    send(aws_rig, place.name, json.dumps({"Records": [record]}))
+    place.agent.catalog.quarantine(place.dataset.id, "good", SyncAgentError("it was broken"))
+    place.put("good")
+    settings = settings_of(sqlite, {place.name: {"queue": place.queue, "sweep": "off"}}, attempts=2)
+    with running(settings) as run:
+        until(lambda: run.figure("syncagent_dead_letters") == 1, 40)
+        until(lambda: place.keys() == ["good"])
+        until(lambda: [one.key for one in place.agent.catalog.quarantined(place.dataset.id)] == [impossible])
+    (letter,) = (tmp_path / "home/dead-letters").iterdir()
+    assert impossible in letter.read_text()
+
+
+def test_two_daemons_on_one_queue_do_each_key_once(place: Place, sqlite: str) -> None:
+    settings = settings_of(sqlite, {place.name: {"queue": place.queue, "sweep": "off"}})
+    with running(settings) as one, running(settings) as other:
+        keys = [f"{n:03}" for n in range(200)]
+        place.put(*keys)
+        until(lambda: place.keys() == keys)
+        until(lambda: waiting(place.queue) == 0)
+        done = [
+            run.figure("syncagent_keys_settled_total", source="event", action="added") for run in (one, other)
+        ]
+        assert sum(done) == 200, "each was added once"
+        assert all(done), "and both worked"
+
+
+class Process:
+    """`syncagent run` as a process of its own."""
+
+    def __init__(
+        self, folder: Path, catalog: str, place: Place, *, queue: str | None = None, **run: Any
+    ) -> None:
+        told = {"listen": "127.0.0.1:0", "poll": 1, "drain": 10, **run}
+        lines = [
+            f'catalog = "{catalog}"',
+            "[run]",
+            *(f"{name} = {json.dumps(value)}" for name, value in told.items()),
+        ]
+        lines += [f'[datasets."{place.name}"]', f'queue = "{queue or place.queue}"', 'sweep = "off"']
+        self.file = folder / "syncagent.toml"
+        self.file.write_text("\n".join(lines) + "\n")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "syncagent", "--config", str(self.file), "run"], cwd=folder, stderr=subprocess.PIPE,
+            text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        assert self.process.stderr is not None
+        self.said: list[str] = []
+        self._reader = threading.Thread(
+            target=lambda: self.said.extend(self.process.stderr or ()), daemon=True
+        )
+        self._reader.start()
+        until(lambda: any("following" in line for line in self.said) or self.process.poll() is not None)
+
+    def address(self) -> str:
+        (line,) = (line for line in self.said if "following" in line)
+        return line.split("http://")[1].split("/")[0]
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=40)
+        self._reader.join(5)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+
+def test_a_kill_between_settling_and_deleting_loses_nothing(
+    place: Place, aws_rig: AwsRig, sqlite: str, tmp_path: Path
+) -> None:
+    asked = threading.Event()
+    with Between(aws_rig.endpoint) as between:
+
+        def meddle(request: Request) -> Answer | None:
+            if b"DeleteMessage" in request.body or "DeleteMessage" in request.headers.get("x-amz-target", ""):
+                asked.set()
+                return DROP
+            return None
+
+        between.meddle = meddle
+        queue = place.queue.replace(aws_rig.endpoint, between.url)
+        killed = Process(tmp_path, sqlite, place, queue=queue)
+        place.put("a", "b")
+        assert asked.wait(20), killed.said
+        killed.end(signal.SIGKILL)
+        before = {item.key: item.id for item in place.agent.catalog.items(place.dataset.id)}
+        assert before, "it was settled"
+        assert waiting(place.queue) >= 2, "and not deleted"
+        between.meddle = lambda _: None
+        again = Process(tmp_path, sqlite, place, queue=queue)
+        until(lambda: waiting(place.queue) == 0, 30)
+        assert again.end() == 0, again.said
+        after = {item.key: item.id for item in place.agent.catalog.items(place.dataset.id)}
+        assert after.items() >= before.items()
+        assert sorted(after) == ["a", "b"], "nothing is lost, nothing twice"
+
+
+def test_sigterm_drains_and_sighup_reads_the_settings_again(
+    place: Place, aws_rig: AwsRig, sqlite: str, tmp_path: Path
+) -> None:
+    run = Process(tmp_path, sqlite, place)
+    try:
+        place.put("a")
+        until(lambda: place.keys() == ["a"])
+        good = run.file.read_text()
+        run.file.write_text(good + "\nwrong = 1\n")
+        run.process.send_signal(signal.SIGHUP)
+        until(lambda: any("the settings are as they were" in line for line in run.said))
+        place.put("b")
+        until(lambda: place.keys() == ["a", "b"])
+        other, queue = aws_rig.wired()
+        second = Place(place.agent, aws_rig.s3, aws_rig.endpoint, other, aws_rig.queue_url(queue, hold=3))
+        run.file.write_text(f'{good}[datasets."{other}"]\nqueue = "{second.queue}"\nsweep = "off"\n')
+        run.process.send_signal(signal.SIGHUP)
+        until(lambda: any("the settings were read again" in line for line in run.said))
+        second.put("c")
+        until(lambda: second.keys() == ["c"])
+        token = (tmp_path / "home/run.token").read_text()
+        assert (tmp_path / "home/run.token").stat().st_mode & 0o077 == 0
+        told = httpx.get(f"http://{run.address()}/status", headers={"Authorization": f"Bearer {token}"})
+        assert set(told.json()["queues"]) == {place.queue, second.queue}
+        place.put(*map(str, range(50)))
+    finally:
+        code = run.end()
+    assert code == 0, run.said
+    assert "Traceback" not in "".join(run.said)
+    assert waiting(place.queue) + len(place.keys()) >= 52, "what is not in the catalog is in the queue"
+
+
+# -- sweeps --------------------------------------------------------------------------------------
+
+
+def test_a_sweep_finds_what_no_event_told_of_and_says_so(
+    place: Place, sqlite: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "syncagent")
+    place.put(*"abc")
+    follow = {
+        "queue": "sqs://nothing?region=us-east-1&endpoint=http://127.0.0.1:9",
+        "sweep": "1s",
+        "drift_warning": 1,
+    }
+    with running(settings_of(sqlite, {place.name: follow})) as run:
+        until(lambda: place.keys() == ["a", "b", "c"])
+        until(lambda: run.figure("syncagent_sweeps_total", dataset=place.name, state="done") >= 1)
+        assert run.figure("syncagent_drift_keys_total", dataset=place.name) == 0, "the first sweep is none"
+        place.put("d", "e")
+        until(lambda: place.keys() == ["a", "b", "c", "d", "e"])
+        until(lambda: run.figure("syncagent_drift_keys_total", dataset=place.name) == 2)
+        assert run.get("/healthz", None).status_code == 503, "its queue does not answer"
+        assert run.get("/healthz/live", None).json() == {"live": True, "ready": False}
+    assert "drift: 2 keys differed that no event told of" in caplog.text
+
+
+def test_without_a_queue_it_says_what_latency_to_expect(
+    place: Place, sqlite: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.put("a")
+    with running(settings_of(sqlite, {place.name: {"sweep": "15m"}})):
+        until(lambda: place.keys() == ["a"])
+    assert "no queue tells of changes; they are seen up to 15m" in caplog.text
+
+
+def test_a_sweep_that_is_stopped_goes_on_next_time(
+    place: Place, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncagent.reconcile._ADVANCE_SECONDS", 0.0)
+    place.put(*(f"{n:04}" for n in range(50)))
+    began, go_on = threading.Event(), threading.Event()
+    real = Metrics.progress
+
+    def slowly(self: Metrics, dataset: str, report: Any) -> None:
+        real(self, dataset, report)
+        began.set()
+        go_on.wait(10)
+
+    monkeypatch.setattr(Metrics, "progress", slowly)
+    with running(settings_of(sqlite, {place.name: {"sweep": "1h"}})) as run:
+        assert began.wait(20)
+        run.daemon.stop()
+        time.sleep(0.3)
+        go_on.set()
+    monkeypatch.setattr(Metrics, "progress", real)
+    assert place.agent.catalog.runs(place.dataset.id)[0].state == "interrupted"
+    with running(settings_of(sqlite, {place.name: {"sweep": "1h"}})):
+        until(lambda: len(place.keys()) == 50)
+        until(lambda: place.agent.catalog.runs(place.dataset.id)[0].state == "done")
+
+
+# -- its address ---------------------------------------------------------------------------------
+
+
+def test_only_health_is_told_without_the_token(place: Place, sqlite: str) -> None:
+    with running(settings_of(sqlite, {place.name: {"queue": place.queue, "sweep": "off"}})) as run:
+        until(lambda: run.get("/healthz", None).status_code == 200)
+        assert run.get("/healthz", None).json() == {"live": True, "ready": True}
+        for path in ("/metrics", "/status"):
+            assert run.get(path, None).status_code == 401
+            assert run.get(path, "wrong").status_code == 401
+        assert run.get("/", None).status_code == 404
+        place.put("a")
+        until(lambda: place.keys() == ["a"])
+        told = run.get("/metrics").text
+        for name in (
+            "syncagent_events_total", "syncagent_keys_settled_total", "syncagent_event_lag_seconds_bucket",
+            "syncagent_message_seconds_bucket", "syncagent_queue_held", "syncagent_queue_oldest_seconds",
+        ):  # fmt: skip
+            assert name in told
+
+
+def test_settings_that_are_wrong_are_told_in_one_line(sqlite: str, tmp_path: Path) -> None:
+    for datasets, run, words in (
+        ({"a": {"sweep": "often"}}, {}, "no schedule"),
+        ({"a": {"queue": "ftp://x"}}, {}, "unknown queue"),
+        ({"a": {"sweep": "1h"}}, {"listen": "here"}, "no address"),
+        (
+            {"a": {"queue": "sqs://q", "integration": "x"}, "b": {"queue": "sqs://q"}},
+            {},
+            "another integration",
+        ),
+    ):
+        with pytest.raises(SyncAgentError, match=words), running(settings_of(sqlite, datasets, **run)):
+            pass
