@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -84,3 +87,64 @@ def test_elements_that_look_like_what_they_hold_are_gone_through_once(
     data = json.dumps(told).encode()
     assert [one for _, batch in stream.arrays(io.BytesIO(data), "f", {"": dict}) for one in batch] == told
     assert counted < 3 * len(data)
+
+
+def rest_of(data: bytes) -> list[tuple[str, list[Any]]]:
+    return list(stream.arrays(io.BytesIO(data), "f.json", {"images": object}))
+
+
+@pytest.mark.parametrize("value", [b"1", b'"1', b"t"])
+def test_a_value_that_is_passed_over_is_no_larger_than_a_record(
+    monkeypatch: pytest.MonkeyPatch, value: bytes
+) -> None:
+    monkeypatch.setattr(stream, "MAX_RECORD", 2 << 20)
+    with pytest.raises(InvalidInput, match=r"f\.json: byte 8: larger than 2 MiB"):
+        rest_of(b'{"info":' + value + b"1" * (5 << 20) + b',"images":[]}')
+
+
+@pytest.mark.parametrize("text", [b"x", b"\\n", b"\\\\", b'\\"'])
+def test_a_long_text_that_is_passed_over_takes_neither_time_nor_memory(text: bytes) -> None:
+    told = text * ((16 << 20) // len(text))
+    data = io.BytesIO(b'{"images":[1],"info":"' + told + b'","last":{"' + told[: 4 << 20] + b'":[]}}')
+    tracemalloc.start()
+    try:
+        started = time.process_time()
+        found = list(stream.arrays(data, "f", {"images": object}))
+        seconds, peak = time.process_time() - started, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == [("images", [1])]
+    assert seconds < 2
+    assert peak < 24 << 20
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 5])
+@pytest.mark.parametrize("text", ['a"b', "a\\", '\\"', "\\\\", "", '"', 'x\\\\"y"'])
+def test_a_text_ends_where_it_ends_whatever_the_window(
+    monkeypatch: pytest.MonkeyPatch, window: int, text: str
+) -> None:
+    monkeypatch.setattr(stream, "_WINDOW", window)
+    data = json.dumps({text: text, "images": [text]}).encode()
+    assert [one for _, batch in rest_of(data) for one in batch] == [text]
+    for at in range(1, len(data) - 1):
+        with pytest.raises(InvalidInput):
+            rest_of(data[:at])
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"a": }', "byte 6: expected a value, found '}'"),
+        (b'{"a": ', "byte 6: the file is cut off"),
+        (b'{"a": "x', "byte 6: the file is cut off in a text"),
+        (b"{1: 2}", "byte 1: expected '\"', found '1'"),
+    ],
+)
+def test_what_is_no_value_is_told_by_its_place(data: bytes, said: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(said)):
+        rest_of(data)
+
+
+def test_the_mark_of_utf8_before_lines_is_passed_over() -> None:
+    told = list(stream.lines(io.BytesIO(b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n'), "f", dict))
+    assert told == [(1, {"a": 1}), (2, {"a": 2})]

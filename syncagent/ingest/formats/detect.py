@@ -10,7 +10,7 @@ from syncagent.ingest.formats.base import Tree
 
 _FILES = 200
 _HEAD = 1 << 16
-_NUMBERS = re.compile(rb"\s*\d+(\s+-?[\d.eE+-]+){4,}\s*\Z")
+_NUMBERS = re.compile(rb"\s*+\d++(?:\s++[\d.eE+-]++){4,}\s*\Z")
 _MOT = re.compile(rb"\d+,-?\d+,")
 
 

@@ -23,12 +23,15 @@ _WINDOW = 1 << 20
 _DEPTH = 64
 _INSIDE = 2000  # levels inside an element: more than the decoder goes
 _SPACE = re.compile(rb"[ \t\n\r]*")
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_SCALAR = re.compile(rb"[-+.\w]+")
+# Possessive throughout: nothing is kept to go back to, which would take a hundred times the text.
+_WITHIN_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_SCALAR = re.compile(rb"[-+.\w]*+")
 _END = re.compile(rb"\}(?=[ \t\n\r]*,)")
-_OPENING = re.compile(rb'\{[ \t\n\r]*("(?:[^"\\]|\\.)*")', re.DOTALL)
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+("?)|[\[\]{},]', re.DOTALL)
+_OPENING = re.compile(rb'\{[ \t\n\r]*+("(?:[^"\\]++|\\.)*+")', re.DOTALL)
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[\[\]{},]', re.DOTALL)
 _CANDIDATES = 2
+_MARK = b"\xef\xbb\xbf"  # of UTF-8, which some editors put before a file
+_BACKSLASH = ord("\\")
 
 
 def arrays(stream: BinaryIO, file: str, kinds: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
@@ -62,6 +65,8 @@ def lines(stream: BinaryIO, file: str, kind: type[T]) -> Iterator[tuple[int, T]]
     """The JSON values of a file with one on each line, with the line's number, from 1."""
     decode = msgspec.json.Decoder(kind).decode
     for number, line in enumerate(iter(lambda: stream.readline(MAX_RECORD), b""), 1):
+        if number == 1:
+            line = line.removeprefix(_MARK)  # noqa: PLW2901
         if line.strip():
             try:
                 yield number, decode(line)
@@ -77,7 +82,7 @@ def document(data: bytes, file: str, kind: type[T]) -> T:
     :raises InvalidInput: it is no such JSON.
     """
     try:
-        return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=kind)
+        return msgspec.json.decode(data.removeprefix(_MARK), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise wrong(file, None, str(error)) from error
     except RecursionError as error:
@@ -94,7 +99,7 @@ class _Reader:
         self._ended = False
         self._guess = True
         self._more(_WINDOW)
-        if self._held.startswith(b"\xef\xbb\xbf"):
+        if self._held.startswith(_MARK):
             self._at = 3
 
     @property
@@ -134,18 +139,47 @@ class _Reader:
             )  # fmt: skip
         self._at += 1
 
-    def _match(self, pattern: re.Pattern[bytes]) -> bytes:
-        self.peek()
+    def _along(self, pattern: re.Pattern[bytes], start: int) -> Iterator[bytes]:
+        """What a pattern matches from here on, a window at a time: nothing is looked at twice, and nothing is kept.
+
+        :param start: where the value begins, which may not be larger than a record.
+        """
         while True:
             found = pattern.match(self._held, self._at)
-            # What reaches the end of the window may go on after it.
-            if found and (found.end() < len(self._held) or self._ended):
-                self._at = found.end()
-                return found[0]
-            if len(self._held) - self._at > MAX_RECORD or not self._more(_WINDOW):
-                if found:
-                    continue
-                refuse(self._file, f"byte {self.offset}", "this is no JSON, or it is cut off")
+            end = found.end() if found else self._at
+            yield self._held[self._at : end]
+            self._at = end
+            # What reaches the end of the window may go on after it; so may a backslash that stands there.
+            if len(self._held) - end > 1 or (end < len(self._held) and self._held[end] != _BACKSLASH):
+                return
+            if self.offset - start > MAX_RECORD:
+                refuse(self._file, f"byte {start}", f"larger than {MAX_RECORD >> 20} MiB")
+            if not self._more(_WINDOW):
+                return
+
+    def _text(self) -> Iterator[bytes]:
+        """A text as it stands there, in pieces."""
+        start = self.offset
+        self._take(b'"')
+        yield b'"'
+        yield from self._along(_WITHIN_TEXT, start)
+        if self._held[self._at : self._at + 1] != b'"':
+            refuse(self._file, f"byte {start}", "the file is cut off in a text")
+        self._at += 1
+        yield b'"'
+
+    def _scalar(self) -> None:
+        """Pass over a number, a truth, or null."""
+        start = self.offset
+        for _ in self._along(_SCALAR, start):
+            pass
+        if self.offset == start:
+            found = self.peek().decode(errors="replace")
+            refuse(
+                self._file,
+                f"byte {start}",
+                f"expected a value, found {found!r}" if found else "the file is cut off",
+            )
 
     def members(self) -> Iterator[str]:
         """Names of an object's members. Whoever is given one must read its value."""
@@ -154,9 +188,9 @@ class _Reader:
             self._at += 1
             return
         while True:
-            text = self._match(_TEXT)
+            self.peek()
             try:
-                name = msgspec.json.decode(text, type=str)
+                name = msgspec.json.decode(b"".join(self._text()), type=str)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise wrong(self._file, f"byte {self.offset}", str(error)) from error
             self._take(b":")
@@ -178,9 +212,10 @@ class _Reader:
                 for _ in self.elements(msgspec.Raw, "element"):
                     pass
             case b'"':
-                self._match(_TEXT)
+                for _ in self._text():
+                    pass
             case _:
-                self._match(_SCALAR)
+                self._scalar()
 
     def elements(self, kind: Any, name: str) -> Iterator[list[Any]]:
         """Batches of an array's elements."""
