@@ -7,10 +7,13 @@ degrees, clockwise as one sees the picture. Times: seconds; frames count from 0.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from msgspec import Struct
+
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 Ring: TypeAlias = tuple[float, ...]
 """Corners in turn, flat: x, y, x, y … A ring's last corner is joined to its first."""
@@ -242,6 +245,11 @@ class Label(Struct, frozen=True, kw_only=True):
     """Pairs of joints that are joined by a line; counted from 1, as in COCO."""
     attributes: Mapping[str, Any] = {}
     """What the format says of it beside that."""
+
+
+def rgb(color: str | None) -> int | None:
+    """A colour ``#rrggbb`` as 0xRRGGBB; None if it is none."""
+    return int(color[1:], 16) if color is not None and _COLOR.fullmatch(color) else None
 
 
 def kind(geometry: Geometry) -> str:

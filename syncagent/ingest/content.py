@@ -119,3 +119,7 @@ class ContentTarget:
         """See `ingest.upload.Target.put`."""
         item = self._content.upload(key, body, by=self._by, content_type=content_type)
         return item, (item.storage or "").removeprefix("file:")
+
+    def holds(self, item: Item, body: BinaryIO) -> bool:
+        """See `ingest.upload.Target.holds`. The item's digest tells it."""
+        return False

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
-from collections.abc import Sequence
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syncagent.errors import InvalidInput
-from syncagent.ingest.annotations import Mask, Polygon, Ring
+from syncagent.ingest.annotations import Mask, Polygon, Ring, rgb
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
     Pixels = NDArray[np.bool_]
 
@@ -131,13 +135,14 @@ def bounds(mask: Mask) -> tuple[float, float, float, float] | None:
 
 
 def to_url(mask: Mask, color: str = "#ffffff") -> str:
-    """The platform's form: an RGBA picture as a ``data:`` URL, the label's colour inside, transparent outside."""
+    """The platform's form: an RGBA picture as a ``data:`` URL, the label's colour inside (white if it is none), transparent outside."""
     import numpy as np
     from PIL import Image
 
     inside = decode(mask)
     picture = np.zeros((mask.height, mask.width, 4), dtype=np.uint8)
-    picture[inside] = (*bytes.fromhex(color.removeprefix("#")), 255)
+    told = rgb(color)
+    picture[inside] = (*(0xFFFFFF if told is None else told).to_bytes(3, "big"), 255)
     out = io.BytesIO()
     Image.fromarray(picture).save(out, "PNG", compress_level=1)
     return _URL + base64.b64encode(out.getvalue()).decode()
@@ -163,26 +168,33 @@ def from_png(data: bytes) -> Mask:
     :raises InvalidInput: it is no PNG, or too large a one.
     """
     import numpy as np
+
+    with sound_png(data, "the mask is no sound PNG") as picture:
+        band = (
+            picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else picture.convert("L")
+        )
+        return encode(np.asarray(band) > 127)
+
+
+@contextlib.contextmanager
+def sound_png(data: bytes, otherwise: str) -> Iterator[Image]:
+    """A PNG, opened. Whatever Pillow raises when a damaged one is read is one error.
+
+    :param otherwise: what the error says, before the reason.
+    :raises InvalidInput: it is none, or has too many pixels.
+    """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise InvalidInput(f"a mask of {picture.width} x {picture.height} pixels is too large")
-            band = (
-                picture.convert("RGBA").getchannel("A")
-                if picture.has_transparency_data
-                else picture.convert("L")
-            )
-            return encode(np.asarray(band) > 127)
+            yield picture
     except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
-        raise InvalidInput(f"the mask is no sound PNG: {error}") from error
+        OSError, ValueError, SyntaxError, EOFError, LookupError, AssertionError, TypeError, OverflowError, struct.error,
+        zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    ) as error:  # fmt: skip
+        raise InvalidInput(f"{otherwise}: {str(error) or type(error).__name__}") from error
 
 
 # -- many masks in one picture -------------------------------------------------------------------

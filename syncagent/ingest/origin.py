@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from syncagent.errors import AccessDenied, InvalidInput, NotFound
 from syncagent.model import ObjectInfo
 
 _CHUNK = 1 << 18
+_MD5 = re.compile("[0-9a-f]{32}")
 _AT_ONCE = 6  # streams of one session: it has eight connections
 
 
@@ -57,6 +59,11 @@ class Facts:
             return (kind, base64.b64decode(told, validate=True)) if kind == "md5" else None
         except ValueError:
             return None
+
+    @property
+    def provable(self) -> bool:
+        """Whether the store tells a digest of the content, or what may be one."""
+        return self.digest is not None or _MD5.fullmatch(self.content_id or "") is not None
 
     def is_md5(self, told: str) -> bool:
         """Whether an MD5, in hexadecimal, proves that bytes are the object's. If not, they still may be.

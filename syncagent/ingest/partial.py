@@ -231,13 +231,13 @@ def is_same(path: Path, facts: Facts, *, proof: bool = False) -> bool:
 
     A file of the object's size and stamp is one that was saved from it. Else the store's digest of the content has to agree.
 
-    :param proof: the stamp is not enough.
+    :param proof: the stamp is not enough where the store tells a digest. Where it tells none, reading would be the only proof.
     """
     told = path.stat()
     if told.st_size != facts.size:
         return False
     stamp = _stamp(facts)
-    if stamp is not None and not proof:
+    if stamp is not None and not (proof and facts.provable):
         if told.st_mtime_ns == stamp:
             return True
         # A file system of whole seconds. Two writes may share one, but not if the file was saved after it.

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -27,6 +27,7 @@ from syncagent.reconcile import Reconciler
 from syncagent.retry import retrying
 
 _BATCH = 200
+_CHUNK = 1 << 20
 _AHEAD = 4  # batches' worth of uploads that wait for a worker
 
 
@@ -38,6 +39,10 @@ class Target(Protocol):
 
         :raises SyncAgentError: there is no half object, and no item without one.
         """
+        ...
+
+    def holds(self, item: Item, body: BinaryIO) -> bool:
+        """Whether an item of the same size has these bytes, where that can be told for less than sending them."""
         ...
 
 
@@ -59,6 +64,17 @@ class BucketTarget:
             raise NotFound(f"{key!r} is gone from the bucket again", resource=key)
         return found, stored.fingerprint
 
+    def holds(self, item: Item, body: BinaryIO) -> bool:
+        """See `Target.holds`. A folder tells no digest, but is as near as the file that is sent."""
+        bucket = self._reconciler.bucket
+        if bucket.spec.type != "file":
+            return False
+        try:
+            with bucket.open(item.key) as stream:
+                return all(ours == theirs for ours, theirs in zip_longest(_chunks(body), _chunks(stream)))
+        except NotFound:  # gone since the last sweep
+            return False
+
 
 class ServerTarget:
     """A dataset whose bytes are kept at the server that has the catalog."""
@@ -74,6 +90,10 @@ class ServerTarget:
         if found is None:
             raise NotFound(f"{key!r} is gone from the server again", resource=key)
         return found, (found.storage or "").removeprefix("file:")
+
+    def holds(self, item: Item, body: BinaryIO) -> bool:
+        """See `Target.holds`."""
+        return False
 
 
 class Checked(io.RawIOBase):
@@ -213,7 +233,7 @@ class Uploader:
                 if known.size == upload.size:
                     self._heal(upload, known, report)
                 return Outcome(upload.key, Action.SAME, known.size)
-            same = known is not None and _same(upload, known)
+            same = known is not None and self._same(upload, known)
             item = known if known is not None and same else retrying(self._put)(upload, report)
             self._describe(upload, item, report)
             if same:
@@ -224,6 +244,22 @@ class Uploader:
             reason = error.strerror or type(error).__name__
             return Outcome(upload.key or upload.source, Action.FAILED, error=f"{upload.source}: {reason}")
         return Outcome(upload.key, Action.CHANGED if known else Action.ADDED, item.size)
+
+    def _same(self, upload: Upload, known: Item) -> bool:
+        """Whether an item certainly has these bytes, so that they need not be sent again."""
+        if upload.size is None or upload.size != known.size:
+            return False
+        stream, _ = upload.open()
+        try:
+            told = _told(known)
+            if told is None:
+                return self._target.holds(known, stream)
+            digest = hashlib.new(told[0], usedforsecurity=False)
+            for chunk in _chunks(stream):
+                digest.update(chunk)
+        finally:
+            stream.close()
+        return told[1] in {digest.hexdigest(), base64.b64encode(digest.digest()).decode()}
 
     def _put(self, upload: Upload, report: Uploaded) -> Item:
         stream, kind = upload.open()
@@ -285,21 +321,15 @@ def media_of(stream: BinaryIO, name: str) -> MediaInfo:
     return found
 
 
-def _same(upload: Upload, known: Item) -> bool:
-    """Whether an item certainly has these bytes, so that they need not be sent again."""
-    if upload.size is None or upload.size != known.size or not known.content_id:
-        return False
-    kind, _, told = known.content_id.rpartition(":")
-    if kind not in {"", "md5", "sha256"}:
-        return False
-    digest = hashlib.sha256() if kind == "sha256" else hashlib.md5(usedforsecurity=False)
-    stream, _ = upload.open()
-    try:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    finally:
-        stream.close()
-    return told in {digest.hexdigest(), base64.b64encode(digest.digest()).decode()}
+def _told(item: Item) -> tuple[str, str] | None:
+    """Kind and value of the digest that the store tells of an item; None if it tells none."""
+    kind, _, told = (item.content_id or "").rpartition(":")
+    return (kind or "md5", told) if told and kind in {"", "md5", "sha256"} else None
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    while chunk := stream.read(_CHUNK):
+        yield chunk
 
 
 def _new(told: Sequence[dict[str, Any]], had: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

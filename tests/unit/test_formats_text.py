@@ -7,15 +7,18 @@ import io
 import json
 import math
 import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 from xml.etree import ElementTree
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from syncagent.errors import InvalidInput, Unsupported
 from syncagent.ingest import masks
@@ -39,6 +42,7 @@ from syncagent.ingest.formats import (
     Files,
     Losses,
     NewFiles,
+    base,
     cvat_meta,
     get,
     label_studio_rle,
@@ -1129,3 +1133,150 @@ def test_rates() -> None:
         Fraction(25),
     )
     assert [rate(text) for text in ("0", "1/0", "x", "", None, "1e9", "-1", "9" * 99)] == [None] * 8
+
+
+# -- the platform's JSON -------------------------------------------------------------------------
+
+
+def platform(*annotations: Any, **more: Any) -> bytes:
+    return json.dumps({"filename": "/a.jpg", "annotations": [*annotations], **more}).encode()
+
+
+def of(type_name: str, coordinates: Any = None, system: Any = None, user: Any = None, **more: Any) -> Any:
+    metadata = {"system": system or {}, "user": user or {}}
+    return {"type": type_name, "label": "a", "coordinates": coordinates, "metadata": metadata, **more}
+
+
+BOX = [{"x": 1, "y": 1}, {"x": 2, "y": 2}]
+POSE = of("pose", {}, id="p")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said"),
+    [
+        (of("box", BOX, id=7), "id must be a text"),
+        (of("box", BOX, id=[]), "id must be a text"),
+        (of("pose", {}, id=[]), "id must be a text"),
+        (of("box", BOX, description=[1]), "description must be a text"),
+        (of("box", BOX, {"frame": "x"}), "frame must be a whole number"),
+        (of("box", BOX, {"frame": 1.5}), "frame must be a whole number"),
+        (of("box", BOX, {"frame": 10**30}), "frame must be a whole number"),
+        (of("box", BOX, {"endFrame": []}), "endFrame must be a whole number"),
+        (of("box", BOX, {"startTime": "q"}), "startTime must be a number"),
+        (of("box", BOX, {"endTime": True}), "endTime must be a number"),
+        (of("box", BOX, {"parentId": 5}), "parentId must be a text"),
+        (of("point", BOX[0], {"parentId": {}}), "parentId must be a text"),
+        (of("box", BOX, {"objectId": [1]}), "objectId must be a text"),
+        (of("box", BOX, user={"model": {"confidence": "high"}}), "confidence must be a number"),
+        (of("box", BOX, user={"model": {"name": 5}}), "name must be a text"),
+        (of("box", BOX, {"syncagent": {"visible": "no"}}), "visible must be true or false"),
+        (of("box", BOX, {"snapshots_": [5]}), "snapshots_ must be a list of objects"),
+        (of("box", BOX, {"snapshots_": {}, "frame": 1}), None),
+        (of("box", BOX, {"snapshots_": [{"data": BOX}]}), "lacks its frame"),
+        (of("box", BOX, {"snapshots_": [{"frame": "x", "data": BOX}]}), "frame must be a whole number"),
+        (of("box", BOX, {"snapshots_": [{"frame": 1, "data": BOX, "label": 5}]}), "label must be a text"),
+        (of("box", BOX, {"snapshots_": [{"frame": 1, "data": BOX, "type": [1]}]}), "type must be a text"),
+        (of("box", BOX, {"snapshots_": [{"frame": 1, "data": BOX, "fixed": 3}]}), "fixed must be true or false"),
+        (of("point", {"x": "nan", "y": 1}), "not finite"),
+        (of("point", {"x": 1, "y": "inf"}), "not finite"),
+        (of("box", [*BOX, "nan"]), "not finite"),
+        (of("segment", [[{"x": 1, "y": 1}, {"x": "inf", "y": 1}, {"x": 2, "y": 2}]]), "not finite"),
+        (of("ellipse", {"center": BOX[0], "rx": "nan", "ry": 1}), "not finite"),
+        (of("ellipse", {"center": BOX[0], "rx": 1, "ry": 1, "angle": "inf"}), "not finite"),
+        (of("point", {"x": 10**400, "y": 1}), "int too large"),
+        (of("binary", 5), "a mask is no text"),
+        (of("note", {"box": BOX, "note": {"messages": [{"body": 5}]}}), "body must be a text"),
+        (of("note", {"box": BOX, "note": {"messages": [{"time": "x"}]}}), "time must be a whole number"),
+        (of("note", {"box": BOX, "note": {"status": 5}}), "status must be a text"),
+        (of("segment", [BOX], {"syncagent": {"parts": [-1, 2]}}), "its parts are not its rings"),
+        (5, "must be an object"),
+    ],
+)  # fmt: skip
+def test_fields_of_the_platform_are_what_they_should_be(annotation: Any, said: str | None) -> None:
+    data = json.dumps([{"filename": "/x", "annotations": []}, json.loads(platform(of("class"), annotation))])
+    if said is None:
+        assert read("dataloop", a_json=data)
+        return
+    with pytest.raises(InvalidInput, match=rf"a\.json: item 1, annotation 1: .*{said}"):
+        read("dataloop", a_json=data)
+
+
+@pytest.mark.parametrize("visible", [3, -1, "2", True, None, 1.5])
+def test_a_joint_of_the_platform_is_seen_or_not(visible: Any) -> None:
+    joint = of("point", BOX[0], {"parentId": "p", "syncagent": {"visible": visible}})
+    with pytest.raises(InvalidInput, match=r"a\.json: annotation 0: a joint's visible is not 0, 1 or 2"):
+        read("dataloop", a_json=platform(POSE, joint))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"description": 5}, "description must be a text"),
+        ({"filename": 5}, "filename must be a text"),
+        ({"metadata": {"fps": [1]}}, "fps must be a number"),
+        ({"metadata": {"system": {"fpsRational": 7}}}, "fpsRational must be a text"),
+        ({"metadata": {"system": {"width": "9"}}}, "width must be a whole number"),
+        ({"metadata": {"system": {"width": 1e300}}}, "width must be a whole number"),
+        ({"metadata": {"system": {"height": -9}}}, "height -9 is no number of pixels"),
+        ({"metadata": {"system": {"nb_frames": -1}}}, "-1 is no number of frames"),
+    ],
+)
+def test_facts_of_an_item_of_the_platform_are_what_they_should_be(more: Any, said: str) -> None:
+    with pytest.raises(InvalidInput, match=rf"a\.json: (its )?{said}"):
+        read("dataloop", a_json=platform(**more))
+
+
+def test_what_the_platform_leaves_out_or_sets_to_null_is_read() -> None:
+    nothing: Any = dict.fromkeys(
+        ("frame", "endFrame", "startTime", "endTime", "parentId", "objectId", "snapshots_")
+    )
+    told = of("box", BOX, nothing, {"model": {"name": None, "confidence": None}}, id=None, description=None)
+    (item,) = read(
+        "dataloop", a_json=platform(told, of("box", BOX, {"objectId": 7, "frame": 3.0}), description=None)
+    )
+    assert item.annotations == (
+        Annotation(label="a", geometry=Box(1, 1, 2, 2)),
+        Annotation(label="a", geometry=Box(1, 1, 2, 2), object_id="7", frame=3),
+    )
+
+
+def test_an_item_of_the_platform_is_told_by_its_place_in_the_file() -> None:
+    items = [{"filename": "a" * 1000, "annotations": []}] * 3000 + [{"filename": "b", "annotations": 5}]
+    with pytest.raises(InvalidInput, match=r"a\.json: item 3000: annotations must be a list"):
+        read("dataloop", a_json=json.dumps(items))
+
+
+def test_a_file_of_the_platform_is_no_larger_than_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "MAX_RECORD", 1 << 20)
+    with pytest.raises(InvalidInput, match=r"a\.json: larger than 1 MiB"):
+        read("dataloop", a_json=platform(x="x" * (1 << 20)))
+
+
+def test_zips_in_zips_are_unpacked_a_few_times() -> None:
+    def packed(times: int) -> bytes:
+        name, data = "a.json", platform()
+        for _ in range(times):
+            out = io.BytesIO()
+            with zipfile.ZipFile(out, "w") as file:
+                file.writestr(name, data)
+            name, data = "z.zip", out.getvalue()
+        return data
+
+    assert [item.key for item in read("dataloop", a_zip=packed(3))] == ["a.jpg"]
+    with pytest.raises(InvalidInput, match=r"z\.zip: more than 8 zips in each other"):
+        read("dataloop", a_zip=packed(400))
+
+
+@pytest.mark.parametrize("damage", ["palette", "cut"])
+def test_a_damaged_mask_of_the_platform_is_an_error(damage: str) -> None:
+    out = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).convert("P").save(out, "PNG")
+    data = out.getvalue()
+    if damage == "palette":
+        at = data.index(b"PLTE") - 4
+        data = data[:at] + data[at + 12 + int.from_bytes(data[at : at + 4], "big") :]
+    else:
+        data = data[:40]
+    with pytest.raises(InvalidInput, match=r"a\.json: annotation 0: the mask is no sound PNG"):
+        url = "data:image/png;base64," + base64.b64encode(data).decode()
+        read("dataloop", a_json=platform(of("binary", url)))

@@ -404,7 +404,7 @@ def test_categories_keep_their_numbers() -> None:
         (Annotation(label="a", geometry=Polygon((((1.0, 1.0, 2.0, 2.0),),))), "fewer than three corners"),
         (Annotation(label="a", geometry=Box(0, 0, 4, 4, 30.0)), "a rotated box"),
         (Annotation(label="a", geometry=Box(4, 0, 4, 4)), "a box without an area"),
-        (Annotation(label="a", geometry=Box(float("nan"), 0, 4, 4)), "a box without an area"),
+        (Annotation(label="a", geometry=Box(float("nan"), 0, 4, 4)), "a box with numbers that are not finite"),
         (Annotation(label="a", geometry=Pose(())), "a pose without points"),
     ],
 )  # fmt: skip

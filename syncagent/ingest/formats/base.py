@@ -7,20 +7,48 @@ is given, and never runs what a file says. It is right when `tests/contract/test
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import lzma
 import os
+import struct
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, NoReturn, Protocol, cast
 
 from syncagent.errors import InvalidInput, NotFound, Unsupported
 from syncagent.ingest.annotations import Geometry, Label, Labelled, kind
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 MAX_RECORD = 64 << 20
 """Bytes that one record of a file may have: beyond that it is no annotation."""
+_SHOWN = 300
+# What an operating system says of a name that no file can have, or that is a folder's, or another file's.
+_OF_NAMES = frozenset(
+    {
+        errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.EINVAL,
+        errno.EILSEQ,
+    }
+)  # fmt: skip
+
+
+def shown(text: str, most: int = _SHOWN) -> str:
+    """A text of a file or a key as a message may have it: one line of characters that can be printed, of which the middle is cut.
+
+    What it gives stays as it is when it is shown again.
+    """
+    if len(text) > most:
+        head, tail = most * 2 // 3, most // 3
+        text = f"{text[:head]} … {text[-tail:]}" if len(text) > head + tail + 3 else text
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 class Tree(Protocol):
@@ -59,41 +87,107 @@ class Folder:
             below.sort()
             for name in sorted(files):
                 path = Path(folder, name)
-                if path.resolve().is_relative_to(self.root) and path.is_file():
+                # Of links that lead in a circle it gives one of them, and that is no file.
+                if Path(os.path.realpath(path)).is_relative_to(self.root) and path.is_file():
                     yield path.relative_to(self.root).as_posix()
 
     def open(self, name: str) -> BinaryIO:
         """See `Tree.open`."""
-        path = (self.root / name).resolve()
-        if not path.is_relative_to(self.root):
-            raise InvalidInput(f"{name!r} leaves the folder {self.root}", resource=name)
         try:
+            path = Path(os.path.realpath(self.root / name))
+            if not path.is_relative_to(self.root):
+                raise InvalidInput(f"{shown(repr(name))} leaves the folder {self.root}", resource=name)
             return path.open("rb")
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise NotFound(f"no such file: {path}", resource=name) from error
+        except (OSError, ValueError) as error:  # a ValueError: no file's name has a zero byte
+            if isinstance(error, OSError) and error.errno not in _OF_NAMES | {errno.ENOENT}:
+                raise
+            raise NotFound(f"no such file: {shown(str(self.root / name))}", resource=name) from error
+
+
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError,
+    IndexError, OverflowError, OSError,
+)  # fmt: skip
+"""What zipfile raises on a damaged file, an encrypted one, or one that is packed in a way that it does not know."""
 
 
 class Zip:
-    """The members of a zip file."""
+    """The members of a zip file.
 
-    def __init__(self, file: BinaryIO | Path) -> None:
+    :param name: what errors call it, where it is no file on the disk.
+    """
+
+    def __init__(self, file: BinaryIO | Path, name: str | None = None) -> None:
+        self._name = name or (str(file) if isinstance(file, Path) else "zip")
         try:
             self._zip = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise InvalidInput(f"not a zip file: {error}", resource=str(file)) from error
+        except FileNotFoundError as error:
+            raise NotFound(f"no such file: {shown(self._name)}", resource=self._name) from error
+        except _DAMAGED as error:
+            raise wrong(self._name, None, f"not a zip file: {str(error) or type(error).__name__}") from error
 
     def names(self) -> Iterator[str]:
-        """See `Tree.names`."""
-        yield from sorted(one.filename for one in self._zip.infolist() if not one.is_dir())
+        """See `Tree.names`. A name that is there twice is told once: the later member is the one that counts."""
+        yield from sorted({one.filename for one in self._zip.infolist() if not one.is_dir()})
 
     def open(self, name: str) -> BinaryIO:
         """See `Tree.open`."""
-        try:
-            return self._zip.open(name)  # type: ignore[return-value]  # it has all that BinaryIO promises
-        except KeyError as error:
-            raise NotFound(f"the zip has no {name!r}", resource=name) from error
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise InvalidInput(f"{name!r} in the zip is not readable: {error}", resource=name) from error
+        with _member(name):
+            try:
+                found = self._zip.open(name)
+            except KeyError as error:
+                raise NotFound(f"the zip has no {shown(repr(name))}", resource=name) from error
+        return cast(BinaryIO, _Member(cast(zipfile.ZipExtFile, found), name))
+
+
+@contextlib.contextmanager
+def _member(name: str) -> Iterator[None]:
+    """Errors of unpacking name the member."""
+    try:
+        yield
+    except _DAMAGED as error:
+        reason = f"is not readable in the zip: {str(error) or type(error).__name__}"
+        raise wrong(name, None, reason, hint="pack it again") from error
+
+
+class _Member(io.BufferedIOBase):
+    """A member of a zip. That it is damaged shows when it is read, and seldom when it is opened."""
+
+    def __init__(self, file: zipfile.ZipExtFile, name: str) -> None:
+        self._file, self.name = file, name
+
+    def read(self, size: int | None = -1) -> bytes:
+        with _member(self.name):
+            return self._file.read(-1 if size is None else size)
+
+    def read1(self, size: int = -1) -> bytes:
+        with _member(self.name):
+            return self._file.read1(size)
+
+    def readinto(self, buffer: Buffer) -> int:
+        with _member(self.name):
+            return self._file.readinto(buffer)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        with _member(self.name):
+            return self._file.readline(-1 if size is None else size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with _member(self.name):
+            return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._file.seekable()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class Files:
@@ -128,15 +222,26 @@ class Only:
         return self._tree.open(name)
 
 
-def read_file(tree: Tree, name: str, *, limit: int = MAX_RECORD) -> bytes:
+def read_file(tree: Tree, name: str, *, limit: int | None = None) -> bytes:
     """A small file, whole.
 
-    :raises InvalidInput: it is larger than `limit` bytes.
+    :param limit: in bytes; that of a record where none is told.
+    :raises InvalidInput: it is larger than that.
     """
     with contextlib.closing(tree.open(name)) as stream:
-        found = stream.read(limit + 1)
-    if len(found) > limit:
-        raise InvalidInput(f"{name}: larger than {limit >> 20} MiB", resource=name)
+        return read_rest(stream, name, limit=limit)
+
+
+def read_rest(stream: BinaryIO, name: str, *, limit: int | None = None) -> bytes:
+    """What is left of a small file.
+
+    :param limit: in bytes; that of a record where none is told.
+    :raises InvalidInput: it is more than that.
+    """
+    most = MAX_RECORD if limit is None else limit
+    found = stream.read(most + 1)
+    if len(found) > most:
+        raise wrong(name, None, f"larger than {most >> 20} MiB")
     return found
 
 
@@ -182,15 +287,32 @@ class NewFolder:
     def create(self, name: str) -> Generator[BinaryIO, None, None]:
         """See `Out.create`."""
         _claim(self._written, name)
-        path = safe_path(self.root, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name[:100]}.part")
+        with _as_a_name(name, self.root):
+            path = safe_path(self.root, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A file system counts bytes. What is left of the name is for people, and need not be whole.
+            head = os.fsencode(path.name)[:100].decode("ascii", "replace").replace("\ufffd", "_")
+            temporary = path.with_name(f".{head}.part")
+            out = temporary.open("wb")
         try:
-            with temporary.open("wb") as out:
+            with out:
                 yield out
-            temporary.replace(path)
+            with _as_a_name(name, self.root):
+                temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _as_a_name(name: str, root: Path) -> Iterator[None]:
+    """A name that the file system cannot have is an error like one that leaves the folder; a full disk is none of ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_NAMES:
+            raise
+        reason = f"no file can be called so below {root}: {error.strerror}"
+        raise wrong(name, None, reason, hint="rename the item, or leave it out") from error
 
 
 class NewFiles:
@@ -212,7 +334,7 @@ class NewFiles:
 def _claim(taken: set[str], name: str) -> None:
     if name in taken:
         raise InvalidInput(
-            f"two items would be written to {name!r}",
+            f"two items would be written to {shown(repr(name))}",
             resource=name,
             hint="export them into folders of their own",
         )
@@ -231,11 +353,11 @@ def safe_path(root: Path, name: str) -> Path:
         or any(part in {"", ".", ".."} for part in parts)
         or ("\\" in name and os.name == "nt")
     ):
-        raise InvalidInput(f"no file can be called {name!r} below {root}", resource=name)
+        raise InvalidInput(f"no file can be called {shown(repr(name))} below {root}", resource=name)
     path = root.joinpath(*parts)
     # A link inside the folder may lead out of it.
-    if not path.parent.resolve().is_relative_to(root):
-        raise InvalidInput(f"{name!r} leaves the folder {root}", resource=name)
+    if not Path(os.path.realpath(path.parent)).is_relative_to(root):
+        raise InvalidInput(f"{shown(repr(name))} leaves the folder {root}", resource=name)
     return path
 
 
@@ -258,14 +380,15 @@ class Losses:
         :param what: what would be lost, such as ``a polyline``.
         :raises Unsupported: it may not be.
         """
+        what = shown(what)
         if not self.allowed:
             raise Unsupported(
-                f"{item}: {format_name} cannot hold {what}",
+                f"{shown(item)}: {format_name} cannot hold {what}",
                 resource=item,
                 hint="pass --lossy to leave it out",
             )
         self.counts[what] += 1
-        self.tell(f"{item}: {what} left out")
+        self.tell(f"{shown(item)}: {what} left out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,10 +443,11 @@ class Format(Protocol):
         ...
 
 
-def wrong(file: str, record: object, reason: str) -> InvalidInput:
-    """The error of a file that is not what it claims to be."""
-    where = f"{file}: {record}" if record is not None else file
-    return InvalidInput(f"{where}: {reason}", resource=file)
+def wrong(file: str, record: object, reason: str, *, hint: str | None = None) -> InvalidInput:
+    """The error of a file that is not what it claims to be, or of an item that cannot be written."""
+    where = f"{shown(file)}: {shown(str(record))}" if record is not None else shown(file)
+    resource = file if file.isprintable() else shown(file, len(file))
+    return InvalidInput(f"{where}: {shown(reason)}", resource=resource, hint=hint)
 
 
 def refuse(file: str, record: object, reason: str) -> NoReturn:
@@ -337,10 +461,8 @@ def needs_size(item: Labelled, format_name: str) -> tuple[int, int]:
     :raises InvalidInput: it has none.
     """
     if not item.width or not item.height:
-        raise InvalidInput(
-            f"{item.key}: {format_name} needs the picture's width and height", resource=item.key,
-            hint="run 'syncagent probe' first",
-        )  # fmt: skip
+        reason = f"{format_name} needs the picture's width and height"
+        raise wrong(item.key, None, reason, hint="run 'syncagent probe' first")
     return item.width, item.height
 
 
@@ -349,7 +471,7 @@ def a(geometry: Geometry) -> str:
     word = {"class": "classification", "segment": "polygon", "binary": "mask", "cube": "cuboid"}.get(
         kind(geometry), kind(geometry)
     )
-    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}" if word else "a geometry without a type"
 
 
 def without_suffix(name: str) -> str:

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import shutil
 import tempfile
 from collections import Counter
@@ -51,9 +50,11 @@ from syncagent.ingest.annotations import (
     Polygon,
     Pose,
     bounds,
+    rgb,
 )
 from syncagent.ingest.formats import stream
 from syncagent.ingest.formats.base import Context, Losses, Out, Tree, read_file, refuse, wrong
+from syncagent.ingest.formats.checks import sound, writable
 from syncagent.ingest.formats.coco_groups import Group, Groups, Id
 from syncagent.ingest.formats.coco_write import CAPTION, NO_PARENT, RESERVED, Writer
 
@@ -176,11 +177,12 @@ class Coco:
         losses: Losses | None = None,
     ) -> None:
         """See `Format.write`. Images and categories follow the annotations, so that nothing is held in memory."""
-        writer = Writer(losses if losses is not None else Losses(), labels, nested=self._nested)
+        losses = losses if losses is not None else Losses()
+        writer = Writer(losses, labels, nested=self._nested)
         with out.create("coco.json") as file, tempfile.TemporaryFile() as images:
             file.write(b'{"info": {"description": "written by syncagent"}, "licenses": [],\n"annotations": [')
             comma = b"\n"
-            for number, item in enumerate(items, 1):
+            for number, item in enumerate(writable(items, self.name, losses), 1):
                 images.write(
                     (b",\n" if number > 1 else b"\n") + msgspec.json.encode(writer.image(item, number))
                 )
@@ -243,7 +245,7 @@ def _category(raw: Raw, *, nested: bool) -> tuple[Id, Label]:
     except msgspec.ValidationError as error:
         raise InvalidInput(f"skeleton must be a list of pairs: {error}") from error
     color = told.get("color")
-    if isinstance(color, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", color):
+    if isinstance(color, str) and rgb(color) is not None:
         del told["color"]
     else:
         color = None
@@ -291,7 +293,8 @@ class _Reader:
                 record = f"{self.member} {place}"
                 found += self._annotations(text, width, height)
         user = {name: value for name, value in told.items() if name not in RESERVED}
-        return Labelled(key=key, width=width, height=height, annotations=tuple(found), user=user)
+        item = Labelled(key=key, width=width, height=height, annotations=tuple(found), user=user)
+        return sound(item, self.file, f"images {number}")
 
     def _annotations(self, raw: Any, width: int | None, height: int | None) -> list[Annotation]:
         """One, or an area and its pose. :raises InvalidInput, msgspec.DecodeError: it is no annotation."""

@@ -44,6 +44,7 @@ from syncagent.ingest.annotations import (
 from syncagent.ingest.formats import cvat_write
 from syncagent.ingest.formats.base import Context, Losses, Out, Tree, refuse, wrong
 from syncagent.ingest.formats.carry import real, straightened, whole
+from syncagent.ingest.formats.checks import sound, writable
 from syncagent.ingest.formats.cvat_meta import Meta, Task, children, count
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class Cvat:
         losses: Losses | None = None,
     ) -> None:
         """See `Format.write`. An item with frames, or annotations at one, is a video."""
-        cvat_write.write(self.name, items, out, labels, losses or Losses())
+        losses = losses if losses is not None else Losses()
+        cvat_write.write(self.name, writable(items, self.name, losses), out, labels, losses)
 
 
 # -- records -------------------------------------------------------------------------------------
@@ -116,7 +118,8 @@ class _File:
                 self._meta = Meta.of(child)
             elif child.tag == "image":
                 images += 1
-                yield self._checked(f"image {images}", self._image, child)
+                record = f"image {images}"
+                yield sound(self._checked(record, self._image, child), self._name, record)
             elif child.tag == "track":
                 tracks += 1
                 told = self._meta.tasks.get(child.get("task_id")) or self._meta.tasks.get(None) or told
@@ -145,7 +148,7 @@ class _File:
 
     def _image(self, image: Element) -> Labelled:
         name = image.attrib["name"]
-        width, height = count(image.get("width")), count(image.get("height"))
+        width, height = (whole(image.get(side) or "0") or None for side in ("width", "height"))
         size = (width, height) if width and height else self._context.size(name, False)
         found: list[Annotation] = []
         apart = _free(image)
@@ -175,9 +178,10 @@ class _File:
     def _video(self, task: Task, found: Sequence[Annotation]) -> Labelled:
         if task.key is None:
             refuse(self._name, "meta", "names neither the source nor the name of its task: no video to label")
-        return Labelled(
+        item = Labelled(
             key=task.key, stem=task.stem, annotations=tuple(found), width=task.width, height=task.height, frames=task.frames
         )  # fmt: skip
+        return sound(item, self._name, "meta")
 
     def _track(self, track: Element, task: Task) -> list[Annotation]:
         label = track.attrib["label"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 from xml.etree.ElementTree import ParseError
 
-from syncagent.ingest.annotations import Label
+from syncagent.ingest.annotations import Label, rgb
 from syncagent.ingest.formats.base import MAX_RECORD, refuse, wrong
 from syncagent.ingest.formats.carry import named_as_media, whole
 
@@ -115,7 +115,7 @@ class Meta:
         for name, label in self.labels.items():
             yield Label(
                 name=name,
-                color=label.findtext("color") or None,
+                color=color if rgb(color := label.findtext("color")) is not None else None,
                 joints=tuple(self.joints.get(name, ())),
                 attributes={
                     one.findtext("name") or "": {

@@ -8,6 +8,7 @@ either. Polygons with holes or several parts are one ``segment`` of several ring
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -40,11 +41,24 @@ from syncagent.ingest.annotations import (
     kind,
 )
 from syncagent.ingest.formats import stream
-from syncagent.ingest.formats.base import Context, Losses, Out, Tree, Zip, refuse, without_suffix, wrong
+from syncagent.ingest.formats.base import (
+    Context,
+    Losses,
+    Out,
+    Tree,
+    Zip,
+    read_rest,
+    refuse,
+    without_suffix,
+    wrong,
+)
+from syncagent.ingest.formats.checks import sound, writable
 
 Json = dict[str, Any]
 _CORNERS = ("front_tl", "front_tr", "front_br", "front_bl", "back_tl", "back_tr", "back_br", "back_bl")
 _MARK = "syncagent"
+_MOST = 1 << 53  # beyond that a JSON number is not exact
+_ZIPS = 8
 
 
 class Dataloop:
@@ -62,13 +76,18 @@ class Dataloop:
 
     def read(self, tree: Tree, context: Context = Context()) -> Iterator[Labelled]:  # noqa: B008  # frozen
         """See `Format.read`."""
+        yield from self._tree(tree, 0)
+
+    def _tree(self, tree: Tree, depth: int) -> Iterator[Labelled]:
         for name in tree.names():
             if name.endswith(".json"):
                 with tree.open(name) as file:
                     yield from _read(file, name)
             elif name.endswith(".zip"):
+                if depth == _ZIPS:
+                    refuse(name, None, f"more than {_ZIPS} zips in each other are not unpacked")
                 with tree.open(name) as file:
-                    yield from self.read(Zip(file), context)
+                    yield from self._tree(Zip(file, name), depth + 1)
 
     def labels(self, tree: Tree) -> list[Label]:
         """None: the labels are in the recipe."""
@@ -84,7 +103,7 @@ class Dataloop:
     ) -> None:
         """See `Format.write`. A JSON file for each item, beside each other as the items are."""
         colors = {label.name: label.color for label in labels if label.color}
-        for item in items:
+        for item in writable(items, self.name, losses if losses is not None else Losses()):
             name = without_suffix(item.key) if self._version == 1 else item.key
             with out.create(f"{name}.json") as file:
                 file.write(msgspec.json.format(msgspec.json.encode(item_json(item, colors)), indent=1))
@@ -97,11 +116,13 @@ def _read(file: Any, name: str) -> Iterator[Labelled]:
         head = file.read(1)
     file.seek(0)
     if head == b"[":
+        count = 0
         for _, batch in stream.arrays(file, name, {"": dict}):
-            for record, told in enumerate(batch):
-                yield labelled(told, name, f"item {record}")
+            for told in batch:
+                yield labelled(told, name, f"item {count}")
+                count += 1
     else:
-        told = stream.document(file.read(), name, dict)
+        told = stream.document(read_rest(file, name), name, dict)
         if "annotations" not in told:
             refuse(name, None, "has no annotations")
         yield labelled(told, name, None)
@@ -116,25 +137,27 @@ def labelled(told: Mapping[str, Any], file: str, record: str | None = None) -> L
     :raises InvalidInput: something in it is not as the platform writes it; tells the file and the record.
     """
     where = f"{record}, " if record else ""
-    filename = told.get("filename")
-    metadata = _object(told.get("metadata"))
-    system = _object(metadata.get("system"))
     annotations = told.get("annotations") or []
     if not isinstance(annotations, list):
         refuse(file, record, "annotations must be a list")
-    fps = metadata.get("fps") or system.get("fps")
-    stem = not isinstance(filename, str)
-    return Labelled(
-        key=without_suffix(file) if stem else str(filename).removeprefix("/"),
-        stem=stem,
-        annotations=annotations_of(annotations, file, where),
-        width=_whole(system.get("width")),
-        height=_whole(system.get("height")),
-        fps=system.get("fpsRational") or (str(fps) if fps else None),
-        frames=_whole(system.get("nb_frames")),
-        user=_object(metadata.get("user")),
-        description=told.get("description") or None,
-    )
+    metadata = _object(told.get("metadata"))
+    system = _object(metadata.get("system"))
+    try:
+        filename = _text(told, "filename", empty=True)
+        item = Labelled(
+            key=without_suffix(file) if filename is None else filename.removeprefix("/"),
+            stem=filename is None,
+            annotations=annotations_of(annotations, file, where),
+            width=_count(system, "width"),
+            height=_count(system, "height"),
+            fps=_text(system, "fpsRational") or _rate(metadata) or _rate(system),
+            frames=_count(system, "nb_frames"),
+            user=_object(metadata.get("user")),
+            description=_text(told, "description"),
+        )
+    except _Wrong as error:
+        raise wrong(file, record, error.message) from error
+    return sound(item, file, record)
 
 
 def item_json(item: Labelled, colors: Mapping[str, str] = {}) -> Json:
@@ -168,56 +191,60 @@ def annotations_of(told: Sequence[Any], file: str, where: str = "") -> tuple[Ann
     :raises InvalidInput: one of them is not as the platform writes it.
     """
     joints: dict[str, list[Json]] = {}
-    poses = {one.get("id") for one in told if isinstance(one, dict) and one.get("type") == "pose"} - {None}
     rest: list[tuple[int, Json]] = []
-    for number, one in enumerate(told):
-        if not isinstance(one, dict):
-            refuse(file, f"{where}annotation {number}", "must be an object")
-        parent = _system(one).get("parentId")
-        if one.get("type") == "point" and parent in poses:
-            joints.setdefault(str(parent), []).append(one)
-        else:
-            rest.append((number, one))
-    found = []
-    for number, one in rest:
-        try:
+    poses: set[str | None] = set()
+    number, found = 0, []
+    try:
+        for number, one in enumerate(told):  # noqa: B007  # where an error was
+            if not isinstance(one, dict):
+                raise _Wrong("must be an object")
+            if one.get("type") == "pose" and (name := _text(one, "id")):
+                poses.add(name)
+        for number, one in enumerate(told):
+            parent = _text(_system(one), "parentId") if poses and one.get("type") == "point" else None
+            if parent in poses:
+                joints.setdefault(str(parent), []).append(one)
+            else:
+                rest.append((number, one))
+        for number, one in rest:  # noqa: B007  # where an error was
             found.append(_annotation(one, joints.get(one.get("id") or "", [])))
-        except InvalidInput as error:
-            raise wrong(file, f"{where}annotation {number}", error.message) from error
-        except (KeyError, IndexError) as error:
-            raise wrong(file, f"{where}annotation {number}", f"lacks {error}") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise wrong(
-                file, f"{where}annotation {number}", f"is not as the platform writes it: {error}"
-            ) from error
+    except InvalidInput as error:
+        raise wrong(file, f"{where}annotation {number}", error.message) from error
+    except (KeyError, IndexError) as error:
+        raise wrong(file, f"{where}annotation {number}", f"lacks {error}") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise wrong(
+            file, f"{where}annotation {number}", f"is not as the platform writes it: {error}"
+        ) from error
     return tuple(found)
 
 
 def _annotation(told: Json, joints: Sequence[Json]) -> Annotation:
     system, user = _system(told), _object(_object(told.get("metadata")).get("user"))
     mark, model = _object(system.get(_MARK)), _object(user.get("model"))
-    if not isinstance(told.get("type"), str) or not isinstance(told.get("label"), str):
+    label = told.get("label")
+    if not isinstance(told.get("type"), str) or not isinstance(label, str):
         raise InvalidInput("has no type or no label")
     geometry = from_coordinates(told["type"], told.get("coordinates"), mark)
     if isinstance(geometry, Pose):
         geometry = _with_joints(geometry, joints, mark)
     return Annotation(
-        label=told["label"],
+        label=label,
         geometry=geometry,
         attributes={**_legacy(told.get("attributes")), **_object(system.get("attributes"))},
-        description=told.get("description") or None,
-        id=told.get("id") or None,
-        parent=system.get("parentId") or None,
-        object_id=None if system.get("objectId") is None else str(system["objectId"]),
-        crowd=bool(mark.get("crowd")),
-        score=model.get("confidence"),
-        model=model.get("name") or None,
-        frame=system.get("frame"),
-        end_frame=system.get("endFrame"),
-        start=system.get("startTime"),
-        end=system.get("endTime"),
-        visible=mark.get("visible", True),
-        key_frames=tuple(_key_frame(one, told) for one in system.get("snapshots_") or ()),
+        description=_text(told, "description"),
+        id=_text(told, "id"),
+        parent=_text(system, "parentId"),
+        object_id=_name(system, "objectId"),
+        crowd=_truth(mark, "crowd", False),
+        score=_real(model, "confidence"),
+        model=_text(model, "name"),
+        frame=_whole(system, "frame"),
+        end_frame=_whole(system, "endFrame"),
+        start=_real(system, "startTime"),
+        end=_real(system, "endTime"),
+        visible=_truth(mark, "visible", True),
+        key_frames=tuple(_key_frame(one, told) for one in _list(system, "snapshots_")),
     )
 
 
@@ -229,34 +256,38 @@ def _legacy(told: Any) -> Json:
 
 
 def _key_frame(told: Json, annotation: Json) -> KeyFrame:
-    label = told.get("label")
+    frame, label = _whole(told, "frame"), _text(told, "label")
+    if frame is None:
+        raise InvalidInput("a snapshot lacks its frame")
     return KeyFrame(
-        frame=int(told["frame"]),
+        frame=frame,
         geometry=from_coordinates(
-            told.get("type") or annotation["type"], told.get("data"), _object(told.get(_MARK))
+            _text(told, "type") or annotation["type"], told.get("data"), _object(told.get(_MARK))
         ),
         label=label if label != annotation["label"] else None,
-        visible=told.get("objectVisible", True),
-        fixed=told.get("fixed", True),
+        visible=_truth(told, "objectVisible", True),
+        fixed=_truth(told, "fixed", True),
         attributes=_object(told.get("namedAttributes")),
     )
 
 
 def _with_joints(pose: Pose, told: Sequence[Json], mark: Json) -> Pose:
     found = [_joint(one) for one in told]
-    names = mark.get("joints")
-    if not isinstance(names, list):
+    if not isinstance(mark.get("joints"), list):
         return msgspec.structs.replace(pose, joints=tuple(found))
     joints = []
-    for name in names:
+    for name in _list(mark, "joints", str):
         at = next((n for n, joint in enumerate(found) if joint.name == name), None)
-        joints.append(Joint(str(name), 0.0, 0.0, 0) if at is None else found.pop(at))
+        joints.append(Joint(name, 0.0, 0.0, 0) if at is None else found.pop(at))
     return msgspec.structs.replace(pose, joints=(*joints, *found))
 
 
 def _joint(told: Json) -> Joint:
-    at = _point(told["coordinates"])
-    return Joint(str(told["label"]), at[0], at[1], _object(_system(told).get(_MARK)).get("visible", 2))
+    x, y = _point(told["coordinates"])
+    visible = _object(_system(told).get(_MARK)).get("visible", 2)
+    if visible not in (0, 1, 2) or isinstance(visible, bool):
+        raise _Wrong("a joint's visible is not 0, 1 or 2")
+    return Joint(_text(told, "label", empty=True) or "", x, y, int(visible))
 
 
 class Corner(msgspec.Struct, gc=False):
@@ -400,7 +431,7 @@ def to_coordinates(
 def from_coordinates(type_name: str, told: Any, mark: Mapping[str, Any]) -> Geometry:
     """The geometry of the platform's coordinates.
 
-    :raises InvalidInput, KeyError, TypeError, ValueError, IndexError: they are not such.
+    :raises InvalidInput, KeyError, TypeError, ValueError, IndexError, OverflowError: they are not such.
     """
     match type_name:
         case "class":
@@ -409,37 +440,41 @@ def from_coordinates(type_name: str, told: Any, mark: Mapping[str, Any]) -> Geom
             return Point(*_point(told))
         case "box":
             (left, top), (right, bottom) = _point(told[0]), _point(told[1])
-            return Box(left, top, right, bottom, float(told[2]) if len(told) > 2 else 0.0)
+            return Box(left, top, right, bottom, _number(told[2]) if len(told) > 2 else 0.0)
         case "segment":
             return Polygon(_parts([_ring(ring) for ring in _rings(told)], mark.get("parts")))
         case "polyline":
             return Polyline(tuple(_ring(line) for line in _rings(told)))
         case "ellipse":
-            return Ellipse(
-                *_point(told["center"]), float(told["rx"]), float(told["ry"]), float(told.get("angle") or 0)
-            )
+            axes = _number(told["rx"]), _number(told["ry"])
+            return Ellipse(*_point(told["center"]), *axes, _number(told.get("angle") or 0))
         case "cube":
             corners = tuple(number for name in _CORNERS for number in _point(told[name]))
-            return Cuboid(corners, float(told.get("angle") or 0))
+            return Cuboid(corners, _number(told.get("angle") or 0))
         case "binary":
-            return masks.from_url(told["data"] if isinstance(told, dict) else told)
+            return _mask(told["data"] if isinstance(told, dict) else told)
         case "pose":
             box = mark.get("box")
-            left, top, right, bottom = box or (0, 0, 0, 0)
-            where = (float(left), float(top), float(right), float(bottom)) if box else None
-            return Pose((), told.get("templateId") or None, where)
+            left, top, right, bottom = map(_number, box or (0, 0, 0, 0))
+            return Pose((), _text(_object(told), "templateId"), (left, top, right, bottom) if box else None)
         case "note":
             (left, top), (right, bottom) = _point(told["box"][0]), _point(told["box"][1])
             note = _object(told.get("note"))
             messages = tuple(
-                Message(str(one.get("body") or ""), one.get("creator"), one.get("time"))
-                for one in note.get("messages") or ()
+                Message(_text(one, "body") or "", _text(one, "creator"), _whole(one, "time"))
+                for one in _list(note, "messages")
             )
-            return Note(left, top, right, bottom, messages, note.get("status") or "issue")
+            return Note(left, top, right, bottom, messages, _text(note, "status") or "issue")
         case "subtitle":
             return Subtitle(str(told["text"]))
         case _:
             return Other(type_name, told)
+
+
+def _mask(told: Any) -> Mask:
+    if not isinstance(told, str):
+        raise _Wrong("a mask is no text")
+    return masks.from_url(told)
 
 
 def _parts(rings: Sequence[Ring], told: Any) -> tuple[tuple[Ring, ...], ...]:
@@ -448,9 +483,11 @@ def _parts(rings: Sequence[Ring], told: Any) -> tuple[tuple[Ring, ...], ...]:
         return _nested(rings) if len(rings) > 1 else tuple((ring,) for ring in rings)
     left, parts = list(rings), []
     for count in told:
+        if not isinstance(count, int) or count < 1:
+            break
         parts.append(tuple(left[:count]))
         del left[:count]
-    if left or not all(parts):
+    if left or not all(parts) or len(parts) != len(told):
         raise InvalidInput("its parts are not its rings")
     return tuple(parts)
 
@@ -481,11 +518,35 @@ def _rings(told: Any) -> Any:
 
 
 def _ring(told: Any) -> Ring:
-    return tuple(number for one in told for number in (float(one["x"]), float(one["y"])))
+    flat = tuple(number for one in told for number in (float(one["x"]), float(one["y"])))
+    if not math.isfinite(sum(flat)) and not all(map(math.isfinite, flat)):
+        raise _Wrong(_NOT_FINITE)
+    return flat
 
 
 def _point(told: Any) -> tuple[float, float]:
-    return float(told["x"]), float(told["y"])
+    x, y = float(told["x"]), float(told["y"])
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise _Wrong(_NOT_FINITE)
+    return x, y
+
+
+# -- fields --------------------------------------------------------------------------------------
+
+
+_NOT_FINITE = "a number that is not finite"
+
+
+class _Wrong(InvalidInput):
+    """A field is not as the platform writes it."""
+
+
+def _number(told: Any) -> float:
+    """A number; older files have texts of them."""
+    value = float(told)
+    if not math.isfinite(value):
+        raise _Wrong(_NOT_FINITE)
+    return value
 
 
 def _object(value: Any) -> Json:
@@ -496,5 +557,68 @@ def _system(told: Json) -> Json:
     return _object(_object(told.get("metadata")).get("system"))
 
 
-def _whole(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and value > 0 else None
+def _text(told: Mapping[str, Any], name: str, *, empty: bool = False) -> str | None:
+    """A text; None where there is none.
+
+    :param empty: an empty one is one, too.
+    """
+    value = told.get(name)
+    if value is None or isinstance(value, str):
+        return value if value or empty else None
+    raise _Wrong(f"{name} must be a text")
+
+
+def _name(told: Mapping[str, Any], name: str) -> str | None:
+    """A text, or the whole number that other tools have in its place."""
+    value = told.get(name)
+    return (
+        str(value)
+        if isinstance(value, int) and not isinstance(value, bool)
+        else _text(told, name, empty=True)
+    )
+
+
+def _real(told: Mapping[str, Any], name: str) -> float | None:
+    value = told.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _Wrong(f"{name} must be a number")
+    _number(value)
+    return value
+
+
+def _whole(told: Mapping[str, Any], name: str) -> int | None:
+    value = told.get(name)
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= _MOST:
+        raise _Wrong(f"{name} must be a whole number")
+    return value
+
+
+def _count(told: Mapping[str, Any], name: str) -> int | None:
+    """How many, of what there is; some tools write 0 where they do not know."""
+    return _whole(told, name) or None
+
+
+def _rate(told: Mapping[str, Any]) -> str | None:
+    value = told.get("fps")
+    return value or None if isinstance(value, str) else str(_real(told, "fps") or "") or None
+
+
+def _truth(told: Mapping[str, Any], name: str, otherwise: bool) -> bool:
+    value = told.get(name)
+    if value is None or isinstance(value, bool):
+        return otherwise if value is None else value
+    raise _Wrong(f"{name} must be true or false")
+
+
+def _list(told: Mapping[str, Any], name: str, of: type = dict) -> list[Any]:
+    """A list of objects, or of texts; an empty one where there is none."""
+    value = told.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(one, of) for one in value):
+        raise _Wrong(f"{name} must be a list of {'objects' if of is dict else 'texts'}")
+    return value

@@ -38,6 +38,7 @@ from syncagent.ingest.annotations import (
 from syncagent.ingest.formats import label_studio_write
 from syncagent.ingest.formats.base import Context, Losses, Out, Tree, refuse, wrong
 from syncagent.ingest.formats.carry import named_as_media
+from syncagent.ingest.formats.checks import sound, writable
 from syncagent.ingest.formats.label_studio_regions import Found, read
 from syncagent.ingest.formats.label_studio_tasks import tasks
 
@@ -87,7 +88,8 @@ class LabelStudio:
         losses: Losses | None = None,
     ) -> None:
         """See `Format.write`. The names of the controls, which the project's configuration must have: see `label_studio_write`."""
-        label_studio_write.write(self.name, items, out, losses or Losses())
+        losses = losses if losses is not None else Losses()
+        label_studio_write.write(self.name, writable(items, self.name, losses), out, losses)
 
     def _item(self, task: Json, file: str, record: str, context: Context) -> Labelled:
         if "task" in task and "result" in task:  # an annotation with its task, as storages are exported to
@@ -116,11 +118,12 @@ class LabelStudio:
             for one, value in data.items()
             if one != name and one not in facts and not _regions(value)
         }
-        return Labelled(
+        item = Labelled(
             key=key, annotations=tuple(found.annotations), width=width, height=height, frames=facts.get("frames"),
             fps=facts.get("fps"), user={**rest, **_object(task.get("meta")), **found.user},
             description="\n".join([*filter(None, [facts.get("description")]), *found.texts]) or None,
         )  # fmt: skip
+        return sound(item, file, record)
 
     def _found(self, task: Json, size: tuple[int, int] | None) -> Found:
         annotations = [

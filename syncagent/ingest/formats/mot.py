@@ -52,6 +52,7 @@ from syncagent.ingest.formats.carry import (
     total,
     whole,
 )
+from syncagent.ingest.formats.checks import sound, writable
 
 CLASSES = (
     "pedestrian", "person on vehicle", "car", "bicycle", "motorbike", "non motorized vehicle", "static person", "distractor",
@@ -116,8 +117,8 @@ class Mot:
         losses: Losses | None = None,
     ) -> None:
         """See `Format.write`."""
-        told = losses or Losses()
-        for item in items:
+        told = losses if losses is not None else Losses()
+        for item in writable(items, self.name, told):
             folder = item.key if item.stem else without_suffix(item.key)
             lesser_of_item(told, self.name, item)
             tracks = [one for one in item.annotations if _fits(item, one, told)]
@@ -151,10 +152,11 @@ class Mot:
         classes = _lines(tree, labels) if exists(tree, labels) else [*context.labels] or CLASSES
         with contextlib.closing(tree.open(name)) as file:
             annotations = _read(file, name, classes, scores=kind != "gt")
-        return Labelled(
+        item = Labelled(
             key=key, stem=self._video is None, annotations=annotations, width=_count(info, "imwidth", name),
             height=_count(info, "imheight", name), frames=_count(info, "seqlength", name), fps=_fps(info, name),
         )  # fmt: skip
+        return sound(item, name)
 
 
 def _sequence(path: PurePosixPath) -> tuple[str, str]:

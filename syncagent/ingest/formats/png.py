@@ -24,8 +24,6 @@ from __future__ import annotations
 
 import io
 import re
-import struct
-import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,7 +32,7 @@ import msgspec
 
 from syncagent.errors import InvalidInput
 from syncagent.ingest import masks
-from syncagent.ingest.annotations import Annotation, Label, Labelled, Mask, Polygon
+from syncagent.ingest.annotations import Annotation, Label, Labelled, Mask, Polygon, rgb
 from syncagent.ingest.formats import stream
 from syncagent.ingest.formats.base import (
     Context,
@@ -52,6 +50,7 @@ from syncagent.ingest.formats.base import (
     wrong,
 )
 from syncagent.ingest.formats.carry import lesser, lesser_of_item
+from syncagent.ingest.formats.checks import sound, writable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,13 +89,14 @@ class Masks:
                 continue
             beside = _beside(name, folder)
             found = regions(tree, name, beside if beside and exists(tree, beside) else None, legend)
-            yield Labelled(
+            item = Labelled(
                 key=without_suffix(path),
                 stem=True,
                 width=found.width,
                 height=found.height,
                 annotations=tuple(self._annotations(found.regions)),
             )
+            yield sound(item, name)
 
     def _annotations(self, found: Iterable[Region]) -> Iterator[Annotation]:
         for number, label, mask in found:
@@ -133,7 +133,7 @@ class Masks:
         """See `Format.write`."""
         losses = losses if losses is not None else Losses()
         known = list(labels)
-        for item in items:
+        for item in writable(items, self.name, losses):
             held = held_masks(item, self.name, losses)
             known = numbered(known, [one.label for one in held])
             numbers = {label.name: number for number, label in enumerate(known, 1)}
@@ -201,8 +201,9 @@ def legend(labels: Sequence[Label]) -> Legend:
     colors: dict[int, str] = {}
     for place, label in enumerate(labels, 1):
         names.setdefault(place if label.id is None else label.id, label.name)
-        if label.color is not None and re.fullmatch(r"#[0-9a-fA-F]{6}", label.color):
-            colors.setdefault(int(label.color[1:], 16), label.name)
+        color = rgb(label.color)
+        if color is not None:
+            colors.setdefault(color, label.name)
     return Legend(names, colors)
 
 
@@ -269,14 +270,11 @@ def _named(value: int, names: Mapping[int, str], file: str, colored: bool) -> st
 def _values(data: bytes, file: str, *, by_color: bool = False) -> tuple[NDArray[Any], bool]:
     """A picture's numbers, an array (height, width), or its colours as 0xRRGGBB; and whether they are colours."""
     import numpy as np
-    from PIL import Image
 
     if _END not in data:
         refuse(file, None, "no PNG, or it is cut off")
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            if picture.width * picture.height > masks.MAX_PIXELS:
-                refuse(file, None, f"{picture.width} x {picture.height} pixels are too many")
+        with masks.sound_png(data, "no sound PNG") as picture:
             if picture.mode in {"RGB", "RGBA"} or (by_color and picture.mode == "P"):
                 clear = np.asarray(picture.getchannel("A")) == 0 if picture.mode == "RGBA" else None
                 bands = np.asarray(picture.convert("RGB"))
@@ -285,13 +283,10 @@ def _values(data: bytes, file: str, *, by_color: bool = False) -> tuple[NDArray[
                     colors = colors << 8 | bands[..., band]
                 return (colors if clear is None else np.where(clear, 0, colors)), True
             if picture.mode not in {"1", "L", "P", "I", "I;16", "I;16B"}:
-                refuse(file, None, f"a picture of mode {picture.mode} holds no numbers")
+                raise InvalidInput(f"a picture of mode {picture.mode} holds no numbers")
             return np.asarray(picture, dtype=np.uint8 if picture.mode == "1" else None), False
-    except (
-        OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error,
-        Image.DecompressionBombError, Image.DecompressionBombWarning,
-    ) as error:  # fmt: skip
-        raise wrong(file, None, f"no sound PNG: {error}") from error
+    except InvalidInput as error:
+        raise wrong(file, None, error.message) from error
 
 
 def _from_colors(colors: NDArray[Any]) -> NDArray[Any]:
@@ -402,8 +397,8 @@ def png(numbers: NDArray[Any], colors: Sequence[str | None] = ()) -> bytes:
         Image.fromarray(numbers.astype(np.uint16)).save(out, "PNG")
         return out.getvalue()
     palette = [voc_color(number) for number in range(256)]
-    for number, color in enumerate(colors[:VOID], 1):
-        palette[number] = int(color[1:], 16) if color else palette[number]
+    for number, told in enumerate(map(rgb, colors[:VOID]), 1):
+        palette[number] = palette[number] if told is None else told
     picture = Image.fromarray(numbers.astype(np.uint8))
     picture.putpalette(b"".join(color.to_bytes(3, "big") for color in palette))
     picture.save(out, "PNG")

@@ -41,6 +41,7 @@ from syncagent.errors import InvalidInput, Unsupported
 from syncagent.ingest.annotations import KINDS, Annotation, Label, Labelled, Other
 from syncagent.ingest.formats.base import MAX_RECORD, Context, Losses, Out, Tree, refuse, wrong
 from syncagent.ingest.formats.carry import number
+from syncagent.ingest.formats.checks import sound, writable
 from syncagent.ingest.formats.table_rows import ITEM, TYPES, Row, annotation, cells, item_cells, item_of
 
 _BATCH = 10_000
@@ -89,7 +90,7 @@ class Table:
         losses: Losses | None = None,
     ) -> None:
         """See `Format.write`. It holds everything."""
-        rows = _rows(items)
+        rows = _rows(writable(items, self.name, losses if losses is not None else Losses()))
         if self._parquet:
             with out.create("annotations.parquet") as file:
                 _write_parquet(rows, file)
@@ -187,7 +188,7 @@ def _items(rows: Iterable[tuple[str, Row]], file: str) -> Iterator[Labelled]:
         found: list[Annotation] = []
         for record, row in run:
             try:
-                item = item_of(row, item)
+                item = sound(item_of(row, item), file, record)
                 if any(column not in ITEM for column in row):
                     found.append(annotation(row, item))
             except InvalidInput as error:

@@ -46,6 +46,7 @@ from syncagent.ingest.formats.base import (
     wrong,
 )
 from syncagent.ingest.formats.carry import real
+from syncagent.ingest.formats.checks import sound, writable
 from syncagent.ingest.formats.png import Legend, Region, labelmap, legend, regions, voc_color
 from syncagent.ingest.formats.voc_write import RESERVED, TOP, Writer, plain
 
@@ -96,8 +97,9 @@ class Voc:
         losses: Losses | None = None,
     ) -> None:
         """See `Format.write`. Pictures of masks are written for the items that have some."""
-        writer = Writer(labels, losses if losses is not None else Losses(), self._first)
-        for item in items:
+        losses = losses if losses is not None else Losses()
+        writer = Writer(labels, losses, self._first)
+        for item in writable(items, self.name, losses):
             path = item.key if item.stem else without_suffix(item.key)
             text, pictures = writer.files(item)
             with out.create(f"Annotations/{path}.xml") as file:
@@ -169,9 +171,10 @@ class _Reader:
             for place, told in enumerate(root.findall("object"), 1)
             for one in self._object(told, place, numbers)
         ]
-        return Labelled(
+        item = Labelled(
             key=key, stem=stem, width=width, height=height, annotations=(*boxes, *masks), user=self._user(root)
         )  # fmt: skip
+        return sound(item, self.file)
 
     def _key(self, filename: str) -> tuple[str, bool]:
         """The picture's path, and whether its extension is missing."""

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from syncagent.errors import InvalidInput
-from syncagent.ingest.annotations import Annotation, Box, Label, Labelled, Mask
+from syncagent.ingest.annotations import Annotation, Box, Label, Labelled, Mask, rgb
 from syncagent.ingest.formats.base import Losses, a, needs_size, numbered
 from syncagent.ingest.formats.carry import lesser, lesser_of_item, number
 from syncagent.ingest.formats.png import VOID, VOID_COLOR, held_masks, object_numbers, painted, png, voc_color
@@ -119,10 +119,11 @@ class Writer:
         """Give a label a number and a colour that no other has; False if pictures or the list of labels cannot have it."""
         self._labels = numbered(self._labels, [name])
         for label in self._labels[len(self._colors) :]:
-            told = [int(label.color[1:], 16)] if label.color else []
+            color = rgb(label.color)
+            told = [] if color is None else [color]
             choice = itertools.chain(told, map(voc_color, itertools.count(len(self._colors) + 1)))
             taken = {0, VOID_COLOR, *self._colors.values()}
-            self._colors[label.name] = next(color for color in choice if color not in taken)
+            self._colors[label.name] = next(one for one in choice if one not in taken)
         return [*self._colors].index(name) < VOID - 1 and _listed(name)
 
     def labelmap(self) -> str:

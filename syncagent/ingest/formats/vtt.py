@@ -35,6 +35,7 @@ from syncagent.ingest.formats.base import (
     without_suffix,
 )
 from syncagent.ingest.formats.carry import lesser, lesser_of_item, named_as_media, rate
+from syncagent.ingest.formats.checks import sound, writable
 
 TEXT = "Text"
 """The label of a subtitle of which no speaker is told, as the platform's client has it."""
@@ -84,8 +85,8 @@ class _Subtitles:
         losses: Losses | None = None,
     ) -> None:
         """See `Format.write`. A file for each item and language; an item without subtitles has one without cues."""
-        told = losses or Losses()
-        for item in items:
+        told = losses if losses is not None else Losses()
+        for item in writable(items, self.name, told):
             lesser_of_item(told, self.name, item)
             files: dict[str, list[str]] = {}
             for number, one in enumerate(item.annotations):
@@ -120,7 +121,7 @@ class _Subtitles:
                         end_frame=None if fps is None else math.floor(end * fps),
                     )
                 )  # fmt: skip
-        return Labelled(key=key, stem=stem, annotations=tuple(found))
+        return sound(Labelled(key=key, stem=stem, annotations=tuple(found)), name)
 
     def _cue(
         self, item: Labelled, number: int, count: int, one: Annotation, text: str, losses: Losses

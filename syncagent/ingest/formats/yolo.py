@@ -57,6 +57,7 @@ from syncagent.ingest.formats.base import (
     wrong,
 )
 from syncagent.ingest.formats.carry import whole
+from syncagent.ingest.formats.checks import sound, writable
 from syncagent.ingest.formats.yolo_write import Folders, Writer
 
 TASKS = ("detect", "segment", "obb", "pose")
@@ -119,7 +120,8 @@ class Yolo:
             width, height = size or (None, None)
             reader = _Reader(name, task, shape, by_class, width or 0, height or 0)
             annotations = tuple(reader.annotation(at, line) for at, line in lines)
-            yield Labelled(key=key, stem=True, width=width, height=height, annotations=annotations)
+            item = Labelled(key=key, stem=True, width=width, height=height, annotations=annotations)
+            yield sound(item, name)
 
     def labels(self, tree: Tree) -> list[Label]:
         """See `Format.labels`."""
@@ -136,7 +138,7 @@ class Yolo:
         """See `Format.write`. ``data.yaml`` is written last."""
         writer = Writer(self._task, self._shape, list(labels), losses if losses is not None else Losses())
         folders = Folders()
-        for item in items:
+        for item in writable(items, self.name, writer.losses):
             path = item.key if item.stem else without_suffix(item.key)
             before, images, after = f"/{path}".rpartition("/images/")
             name = f"{before}/labels/{after}.txt".removeprefix("/") if images else f"{path}.txt"

@@ -1,0 +1,165 @@
+"""What holds for every item, whatever format it is read from or written to: a key, a size, numbers that are finite, colours.
+
+Readers say what is wrong with a file where they see it; here is what they would all have to say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from syncagent.ingest.annotations import Annotation, Box, Geometry, Labelled, Mask, Point, Polygon, Polyline
+from syncagent.ingest.formats.base import Losses, a, refuse, wrong
+
+MOST_PIXELS = (1 << 31) - 1
+"""Width and height that a picture may have: that of PNG, and more than any other kind has."""
+_MOST_FRAMES = 1 << 53  # beyond that a JSON number is not exact
+_DEPTH = 100
+
+
+def sound(item: Labelled, file: str, record: object = None) -> Labelled:
+    """An item as it was read.
+
+    :raises InvalidInput: it has no key, or one that is no text, or a size that no picture has.
+    """
+    key, width, height, frames = item.key, item.width, item.height, item.frames
+    if not key or key == "/":
+        refuse(file, record, "tells no name of its file")
+    if not key.isascii() and not is_text(key):
+        raise wrong(file, record, f"the name {key!r} is no text in UTF-8", hint="rename the file")
+    for side, value in (("width", width), ("height", height)):
+        if value is not None and not 0 < value <= MOST_PIXELS:
+            refuse(file, record, f"its {side} {value} is no number of pixels from 1 to {MOST_PIXELS}")
+    if frames is not None and not 0 <= frames < _MOST_FRAMES:
+        refuse(file, record, f"{frames} is no number of frames")
+    return item
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be written: half a pair of surrogates, which names of files may have, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+def writable(items: Iterable[Labelled], form: str, losses: Losses) -> Iterator[Labelled]:
+    """Items as they are to be written: without numbers that are not finite, which no file holds so that it reads the same.
+
+    :raises Unsupported: see `Losses.add`.
+    :raises InvalidInput: a text is none in UTF-8.
+    """
+    for item in items:
+        _check_texts(item)
+        made = item
+        if not _finite(item.user):
+            made = msgspec.structs.replace(made, user=_kept(item.user, "the metadata", item, form, losses))
+        if not all(map(_plain, item.annotations)):
+            told = (_annotation(one, item, form, losses) for one in item.annotations)
+            made = msgspec.structs.replace(made, annotations=tuple(one for one in told if one is not None))
+        yield made
+
+
+def _check_texts(item: Labelled) -> None:
+    if _encodes(item):
+        return
+    if not is_text(item.key):
+        raise wrong(item.key, None, "its name is no text in UTF-8", hint="rename the file")
+    for number, one in enumerate(item.annotations):
+        if not _encodes(one):
+            raise wrong(item.key, f"annotation {number}", f"a text of {one.label!r} is none in UTF-8")
+    raise wrong(item.key, None, "a text of its metadata is none in UTF-8")
+
+
+def _encodes(told: Any) -> bool:
+    """Whether all texts in it can be encoded: at the speed of an encoder, which looks at each."""
+    try:
+        msgspec.msgpack.encode(told)
+    except UnicodeEncodeError:
+        return False
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        pass  # an attribute of a type that is not of JSON: the format's own affair
+    return True
+
+
+def _annotation(one: Annotation, item: Labelled, form: str, losses: Losses) -> Annotation | None:
+    """An annotation without the attributes that are not finite; None: all of it is lost."""
+    if _plain(one):
+        return one
+    geometries = [one.geometry, *(frame.geometry for frame in one.key_frames)]
+    if not all(map(_placed, geometries)) or not _finite((one.start, one.end)):
+        losses.add(form, item.key, f"{a(one.geometry)} with numbers that are not finite")
+        return None
+    if not _finite(one.score):
+        losses.add(form, item.key, "a score that is not finite")
+        one = msgspec.structs.replace(one, score=None)
+    frames = tuple(
+        frame
+        if _finite(frame.attributes)
+        else msgspec.structs.replace(
+            frame, attributes=_kept(frame.attributes, "the attribute", item, form, losses)
+        )
+        for frame in one.key_frames
+    )
+    kept = _kept(one.attributes, "the attribute", item, form, losses)
+    return msgspec.structs.replace(one, attributes=kept, key_frames=frames)
+
+
+def _kept(told: Mapping[str, Any], what: str, item: Labelled, form: str, losses: Losses) -> dict[str, Any]:
+    for name, value in told.items():
+        if not _finite(value):
+            losses.add(form, item.key, f"{what} {name!r}, which is not finite")
+    return {name: value for name, value in told.items() if _finite(value)}
+
+
+def _plain(one: Annotation) -> bool:
+    """Whether all numbers of an annotation are finite."""
+    return (
+        _placed(one.geometry)
+        and (not one.attributes or _finite(one.attributes))
+        and (one.score is None or math.isfinite(one.score))
+        and (one.start is None or math.isfinite(one.start))
+        and (one.end is None or math.isfinite(one.end))
+        and all(_placed(frame.geometry) and _finite(frame.attributes) for frame in one.key_frames)
+    )
+
+
+def _placed(geometry: Geometry) -> bool:
+    """Whether all numbers of a geometry are finite."""
+    match geometry:
+        case Mask():
+            return True
+        case Box(left, top, right, bottom, angle):
+            return math.isfinite(left + top + right + bottom + angle) or _finite(
+                (left, top, right, bottom, angle)
+            )
+        case Point(x, y):
+            return math.isfinite(x) and math.isfinite(y)
+        case Polygon(parts):
+            return all(math.isfinite(sum(ring)) or _finite(ring) for part in parts for ring in part)
+        case Polyline(lines):
+            return all(math.isfinite(sum(line)) or _finite(line) for line in lines)
+        case _:
+            return _finite([getattr(geometry, name) for name in geometry.__struct_fields__])
+
+
+def _finite(told: Any, depth: int = 0) -> bool:
+    """Whether all numbers in some values are finite."""
+    if isinstance(told, float):
+        return math.isfinite(told)
+    if told is None or isinstance(told, str | int | bytes) or depth > _DEPTH:
+        return True
+    if isinstance(told, Mapping):
+        return all(_finite(value, depth + 1) for value in told.values())
+    if isinstance(told, list | tuple):
+        return all(_finite(value, depth + 1) for value in told)
+    if isinstance(told, msgspec.Struct):
+        return all(_finite(getattr(told, name), depth + 1) for name in told.__struct_fields__)
+    return True
