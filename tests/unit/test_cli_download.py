@@ -30,6 +30,20 @@ def test_download_and_again(run: Shell, photos: Path, tmp_path: Path) -> None:
     assert run("download", "gone", out).code == 4
 
 
+def test_overwriting_reads_nothing_that_is_there_and_the_same(
+    run: Shell, photos: Path, tmp_path: Path
+) -> None:
+    run("sync", photos)
+    run("download", "photos", tmp_path / "out")
+    (tmp_path / "out/items/b.jpg").write_text("mine")
+    again = run("download", "photos", tmp_path / "out", "--overwrite")
+    assert sorted(again.out.splitlines()) == [
+        "* b.jpg",
+        "0 downloaded, 1 replaced, 2 there already, 0 failed; 14 bytes, 0 annotation files",
+        "= a.jpg", "= c.txt",
+    ]  # fmt: skip
+
+
 def test_options_are_the_layouts(run: Shell, photos: Path, tmp_path: Path) -> None:
     (photos / "sub").mkdir()
     (photos / "a.jpg").rename(photos / "sub/a.jpg")

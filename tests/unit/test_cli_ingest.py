@@ -281,3 +281,21 @@ def test_a_path_that_cannot_be_used_is_one_line(
     nowhere = run("upload", photos / "a.jpg", "photos", "--error-log", tmp_path / "no/such/log")
     assert nowhere.err == f"syncagent: error: {tmp_path / 'no/such/log'}: No such file or directory\n"
     assert nowhere.code == 4
+
+
+def test_overwriting_a_folders_files_sends_only_what_differs(
+    run: Shell, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bucket").mkdir()
+    run("upload", f"{photos}/*", "./bucket", "--quiet")
+    written = (tmp_path / "bucket/a.jpg").stat()
+    (photos / "b.jpg").write_text("bytes of B.jpg")  # as many as before
+    again = run("upload", f"{photos}/*", "bucket", "--overwrite", "--metadata", '{"k": 1}')
+    assert sorted(again.out.splitlines()) == [
+        "* b.jpg", "0 added, 1 changed, 2 there already, 0 failed; 14 bytes, 0 annotations", "= a.jpg", "= c.txt",
+    ]  # fmt: skip
+    assert (tmp_path / "bucket/a.jpg").stat() == written
+    assert (tmp_path / "bucket/b.jpg").read_text() == "bytes of B.jpg"
+    assert run("item", "bucket", "a.jpg", "--json").json[0]["metadata"]["user"] == {"k": 1}
+    (tmp_path / "bucket/c.txt").unlink()
+    assert "* c.txt\n" in run("upload", photos / "c.txt", "bucket", "--overwrite").out

@@ -253,7 +253,19 @@ def test_stamps_tell_writes_of_one_second_apart(tmp_path: Path) -> None:
     item = cast(Item, ObjectInfo("a", "f", 5, "2020-01-02T03:04:05Z", "one"))
     Saver().save(Fixed(), item, path)
     assert is_same(path, facts("one"))
-    assert not is_same(path, facts("one"), proof=True)
+    assert is_same(path, facts("one"), proof=True), (
+        "nothing else can be compared without reading it all again"
+    )
+    digest = Facts(
+        5,
+        "md5:" + base64.b64encode(hashlib.md5(b"other", usedforsecurity=False).digest()).decode(),
+        "one",
+        None,
+        facts("one").modified,
+    )
+    assert is_same(path, digest)
+    assert not is_same(path, digest, proof=True)
+    assert not is_same(path, facts("two"), proof=True)
     assert not is_same(path, facts("two")), "another write, of the same second"
     assert not is_same(path, facts("one", "2020-01-02T03:04:06Z"))
     assert not is_same(path, Facts(6, None, "one", None, "2020-01-02T03:04:05Z"))
