@@ -299,3 +299,12 @@ def test_overwriting_a_folders_files_sends_only_what_differs(
     assert run("item", "bucket", "a.jpg", "--json").json[0]["metadata"]["user"] == {"k": 1}
     (tmp_path / "bucket/c.txt").unlink()
     assert "* c.txt\n" in run("upload", photos / "c.txt", "bucket", "--overwrite").out
+
+
+def test_labels_of_items_with_metadata_are_exported(run: Shell, fresh: Path, tmp_path: Path) -> None:
+    run("annotations", "import", "fresh", yolo(tmp_path / "y", photo0=POLYGON))
+    run("metadata", "fresh", "--all", "--set", "city=Rome")
+    done = run("annotations", "export", "fresh", tmp_path / "out", "--format", "yolo")
+    assert (done.code, done.out) == (0, "1 annotations of 2 items\n")
+    assert done.err == "left out: 2 times the item's metadata\n"
+    assert (tmp_path / "out/labels/photo0.txt").read_text() == POLYGON

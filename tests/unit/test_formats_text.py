@@ -227,10 +227,11 @@ def test_every_loss_is_listed_by_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", ["vtt", "srt", "cvat", "mot"])
-@pytest.mark.parametrize("field", [{"user": {"a": 1}}, {"description": "d"}])
-def test_what_is_about_the_item_is_no_less_listed(name: str, field: dict[str, Any]) -> None:
-    with pytest.raises(Unsupported, match=r"a\.mp4: .* cannot hold the item's"):
-        write(name, Labelled(key="a.mp4", width=4, height=4, **field))
+def test_what_is_about_the_item_is_counted_and_stops_nothing(name: str) -> None:
+    losses = Losses()
+    item = Labelled(key="a.mp4", width=4, height=4, user={"a": 1}, description="d")
+    write(name, item, losses=losses)
+    assert losses.counts == {"the item's metadata": 1, "the item's description": 1}
 
 
 # -- WebVTT and SubRip ---------------------------------------------------------------------------

@@ -424,6 +424,16 @@ def test_fields_that_coco_cannot_hold() -> None:
     losses = Losses(allowed=True)
     wrote(Coco(), item(mark, user={"id": 3, "license": 1}, description="d"), losses=losses)
     assert len(losses.counts) == 7
+    losses = Losses()
+    wrote(Coco(), item(user={"id": 3, "license": 1}, description="d"), losses=losses)
+    assert losses.counts == {"the item's metadata 'id'": 1, "the item's description": 1}, "no loss of labels"
+
+
+@pytest.mark.parametrize("form", [Yolo(), Masks()])
+def test_an_items_metadata_is_no_loss_of_labels(form: Format) -> None:
+    losses = Losses()
+    assert wrote(form, item(user={"city": "Rome"}, description="d"), losses=losses)
+    assert losses.counts == {"the item's metadata": 1, "the item's description": 1}
 
 
 def test_a_pose_with_fewer_points_is_in_the_order_of_its_label() -> None:

@@ -390,6 +390,10 @@ class Losses:
         self.counts[what] += 1
         self.tell(f"{shown(item)}: {what} left out")
 
+    def aside(self, what: str) -> None:
+        """Something that is no annotation has no place in the format: it is counted, and stops nothing."""
+        self.counts[what] += 1
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

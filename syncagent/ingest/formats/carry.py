@@ -96,15 +96,16 @@ def lesser(
         losses.add(format_name, item.key, what)
 
 
-def lesser_of_item(losses: Losses, format_name: str, item: Labelled, held: Container[str] = ()) -> None:
+def lesser_of_item(losses: Losses, item: Labelled, held: Container[str] = ()) -> None:
     """Account for what an item has beside its annotations, and the format no place for.
 
-    Size, rate and number of frames are facts about the media file, which has them itself: none of them is a loss.
+    Whoever exports labels asks for no more than those, so none of it is a loss. Size, rate and number of frames are facts about
+    the media file, which has them itself: they are not even counted.
     """
     if item.description is not None and "description" not in held:
-        losses.add(format_name, item.key, "the item's description")
+        losses.aside("the item's description")
     if item.user and "user" not in held:
-        losses.add(format_name, item.key, "the item's metadata")
+        losses.aside("the item's metadata")
 
 
 def named_as_media(name: str) -> bool:

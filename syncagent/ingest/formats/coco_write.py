@@ -77,11 +77,11 @@ class Writer:
 
     def image(self, item: Labelled, number: int) -> Json:
         """The entry of an item."""
-        lesser_of_item(self._losses, "coco", item, {"user"})
+        lesser_of_item(self._losses, item, {"user"})
         width, height = needs_size(item, "coco")
         user = dict(item.user)
         for name in sorted(RESERVED & user.keys()):
-            self._losses.add("coco", item.key, f"the metadata {name!r}")
+            self._losses.aside(f"the item's metadata {name!r}")
             del user[name]
         return {"id": number, "file_name": item.key, "width": width, "height": height, **user}
 

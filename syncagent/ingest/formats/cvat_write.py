@@ -53,7 +53,7 @@ def write(name: str, items: Iterable[Labelled], out: Out, labels: Sequence[Label
     images, written = _Document(name, labels, losses), False
     with tempfile.SpooledTemporaryFile(_SPOOL) as body:
         for item in items:
-            lesser_of_item(losses, name, item, held=() if _is_video(item) else _held_of(item))
+            lesser_of_item(losses, item, held=() if _is_video(item) else _held_of(item))
             if not _is_video(item):
                 body.write(images.image(item).encode())
                 continue

@@ -120,7 +120,7 @@ class Mot:
         told = losses if losses is not None else Losses()
         for item in writable(items, self.name, told):
             folder = item.key if item.stem else without_suffix(item.key)
-            lesser_of_item(told, self.name, item)
+            lesser_of_item(told, item)
             tracks = [one for one in item.annotations if _fits(item, one, told)]
             used = {one.label for one in tracks} | {
                 frame.label for one in tracks for frame in one.key_frames if frame.label is not None

@@ -318,7 +318,7 @@ def held_masks(item: Labelled, form: str, losses: Losses) -> list[Annotation]:
 
     :raises Unsupported: see `Losses.add`.
     """
-    lesser_of_item(losses, form, item)
+    lesser_of_item(losses, item)
     held = []
     for one in item.annotations:
         if not isinstance(one.geometry, Mask):

@@ -47,7 +47,7 @@ class Writer:
     def files(self, item: Labelled) -> tuple[str, dict[str, bytes]]:
         """The XML, and the pictures by folder."""
         boxes, masks = self._held(item)
-        lesser_of_item(self._losses, "voc", item, {"user"})
+        lesser_of_item(self._losses, item, {"user"})
         width, height = needs_size(item, "voc")
         pictures, shown = self._pictures(item, masks, [one for one in boxes if one.parent is None])
         folder, _, name = item.key.rpartition("/")

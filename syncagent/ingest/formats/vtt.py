@@ -87,7 +87,7 @@ class _Subtitles:
         """See `Format.write`. A file for each item and language; an item without subtitles has one without cues."""
         told = losses if losses is not None else Losses()
         for item in writable(items, self.name, told):
-            lesser_of_item(told, self.name, item)
+            lesser_of_item(told, item)
             files: dict[str, list[str]] = {}
             for number, one in enumerate(item.annotations):
                 if not isinstance(one.geometry, Subtitle):

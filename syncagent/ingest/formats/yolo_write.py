@@ -66,7 +66,7 @@ class Writer:
 
     def text(self, item: Labelled) -> str:
         """An item's label file."""
-        lesser_of_item(self.losses, "yolo", item)
+        lesser_of_item(self.losses, item)
         held = []
         for one in item.annotations:
             size = needs_size(item, "yolo")
