@@ -230,6 +230,8 @@ class Consumer:
         if failed:
             self._submit(self._failed, failed)
         reasons = [reason for _, reason, _ in failed]
+        if reasons:
+            self._metrics.queue(self.url, trouble=str(reasons[0]), trouble_at=time.time())
         if not done and reasons and all(one.transient or isinstance(one, AccessDenied) for one in reasons):
             self._fell(reasons[0], "settle")
         elif done:
@@ -328,7 +330,8 @@ class Consumer:
         _log.warning(
             "%s: cannot %s for now, next try in %.0f s: %s", self.url, what, pause, type(reason).__name__
         )
-        self._metrics.queue(self.url, trouble=str(reason), trouble_at=time.time())
+        if what != "settle":
+            self._metrics.queue(self.url, trouble=str(reason), trouble_at=time.time())
         if isinstance(reason, AccessDenied):
             # Credentials that were renewed somewhere are read again.
             self._mirror.forget()

@@ -394,7 +394,7 @@ def test_a_bucket_that_does_not_answer_loses_nothing(
             failing.clear()
             until(lambda: place.keys() == ["a", "b"], 60)
             until(lambda: waiting(place.queue) == 0)
-    assert agent.catalog.quarantined(place.dataset.id) == []
+        assert agent.catalog.quarantined(place.dataset.id) == []
 
 
 @pytest.mark.usefixtures("quick")
