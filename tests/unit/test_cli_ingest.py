@@ -308,3 +308,18 @@ def test_labels_of_items_with_metadata_are_exported(run: Shell, fresh: Path, tmp
     assert (done.code, done.out) == (0, "1 annotations of 2 items\n")
     assert done.err == "left out: 2 times the item's metadata\n"
     assert (tmp_path / "out/labels/photo0.txt").read_text() == POLYGON
+
+
+@pytest.mark.parametrize("form", ["coco", "voc"])
+def test_what_is_no_picture_stops_no_export(run: Shell, fresh: Path, tmp_path: Path, form: str) -> None:
+    (fresh / "note.txt").write_text("words")
+    run("sync", fresh, "--quiet")
+    run("probe", "fresh", "--quiet")
+    run("annotations", "import", "fresh", yolo(tmp_path / "y", photo0=CENTRED))
+    done = run("annotations", "export", "fresh", tmp_path / form, "--format", form)
+    assert (done.code, done.out) == (0, "1 annotations of 3 items\n")
+    assert done.err.splitlines() == [
+        "note.txt: an item without annotations and without a known size left out",
+        "left out: 1 times an item without annotations and without a known size",
+    ]
+    assert run("annotations", "stats", tmp_path / form).out.endswith("1 annotations on 1 of 2 items\n")

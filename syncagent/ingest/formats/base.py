@@ -390,8 +390,11 @@ class Losses:
         self.counts[what] += 1
         self.tell(f"{shown(item)}: {what} left out")
 
-    def aside(self, what: str) -> None:
-        """Something that is no annotation has no place in the format: it is counted, and stops nothing."""
+    def aside(self, what: str, item: str | None = None) -> None:
+        """Something that is no annotation has no place in the format: it is counted, and stops nothing.
+
+        :param item: whose line there is to be about it.
+        """
         self.counts[what] += 1
 
 

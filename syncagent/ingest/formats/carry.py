@@ -109,6 +109,20 @@ def lesser_of_item(losses: Losses, item: Labelled, held: Container[str] = ()) ->
 
 
 def named_as_media(name: str) -> bool:
+def placed(
+    items: Iterable[Labelled], losses: Losses, also: Callable[[str], bool] = lambda key: False
+) -> Iterator[Labelled]:
+    """Without items that have neither annotations nor a size: texts, sounds, and pictures that nobody looked at yet.
+
+    :param also: keys of items that are kept all the same.
+    """
+    for item in items:
+        if item.annotations or (item.width and item.height) or also(item.key):
+            yield item
+        else:
+            losses.aside("an item without annotations and without a known size", item.key)
+
+
     """Whether a name ends with the extension of a media file."""
     return name.rpartition("/")[2].rpartition(".")[2].lower() in MEDIA and "." in name.rpartition("/")[2][1:]
 

@@ -49,7 +49,7 @@ from syncagent.ingest.formats.base import (
     without_suffix,
     wrong,
 )
-from syncagent.ingest.formats.carry import lesser, lesser_of_item
+from syncagent.ingest.formats.carry import lesser, lesser_of_item, placed
 from syncagent.ingest.formats.checks import sound, writable
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Masks:
         """See `Format.write`."""
         losses = losses if losses is not None else Losses()
         known = list(labels)
-        for item in writable(items, self.name, losses):
+        for item in placed(writable(items, self.name, losses), losses):
             held = held_masks(item, self.name, losses)
             known = numbered(known, [one.label for one in held])
             numbers = {label.name: number for number, label in enumerate(known, 1)}

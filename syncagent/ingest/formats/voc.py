@@ -45,7 +45,7 @@ from syncagent.ingest.formats.base import (
     without_suffix,
     wrong,
 )
-from syncagent.ingest.formats.carry import real
+from syncagent.ingest.formats.carry import placed, real
 from syncagent.ingest.formats.checks import sound, writable
 from syncagent.ingest.formats.png import Legend, Region, labelmap, legend, regions, voc_color
 from syncagent.ingest.formats.voc_write import RESERVED, TOP, Writer, plain
@@ -99,7 +99,7 @@ class Voc:
         """See `Format.write`. Pictures of masks are written for the items that have some."""
         losses = losses if losses is not None else Losses()
         writer = Writer(labels, losses, self._first)
-        for item in writable(items, self.name, losses):
+        for item in placed(writable(items, self.name, losses), losses):
             path = item.key if item.stem else without_suffix(item.key)
             text, pictures = writer.files(item)
             with out.create(f"Annotations/{path}.xml") as file:
