@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import time
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -1281,3 +1282,127 @@ def test_a_damaged_mask_of_the_platform_is_an_error(damage: str) -> None:
     with pytest.raises(InvalidInput, match=r"a\.json: annotation 0: the mask is no sound PNG"):
         url = "data:image/png;base64," + base64.b64encode(data).decode()
         read("dataloop", a_json=platform(of("binary", url)))
+
+
+# -- odd texts and numbers -----------------------------------------------------------------------
+
+
+def cue(text: str) -> list[tuple[str, str]]:
+    (item,) = read("vtt", a_vtt=f"WEBVTT\n\n00:01.000 --> 00:02.000\n{text}\n")
+    return [(one.label, one.geometry.text) for one in item.annotations if isinstance(one.geometry, Subtitle)]
+
+
+@pytest.mark.parametrize("piece", ["<v ", "<a", "<", "<v.", "<v\t", "</", "<v.x y", "&#", "&"])
+def test_tags_that_nobody_closes_are_text_and_looked_at_once(piece: str) -> None:
+    text = (piece * (200_000 // len(piece))).strip()
+    started = time.process_time()
+    assert cue(text) == [("Text", text)]
+    assert cue(f"<b>{text}") == [("Text", text)]
+    assert len(cue(f"{text}>")) == 1
+    assert time.process_time() - started < 2
+
+
+def test_tags_of_subtitles_end_where_they_end() -> None:
+    assert cue("<v Bob>Hi <i>you</i> <b") == [("Bob", "Hi you <b")]
+    assert cue("<v.loud Bob & Ann>Hi<v Ann>Ho") == [("Bob & Ann", "Hi"), ("Ann", "Ho")]
+    assert cue("1 < 2 <v Bob") == [("Text", "1 < 2 <v Bob")]
+
+
+def test_a_character_of_endless_digits_is_no_character() -> None:
+    assert cue("a &#" + "9" * 5000 + "; &amp; b") == [("Text", "a \ufffd & b")]
+    assert cue("<v &#" + "0" * 5000 + "65>a &#x" + "0" * 5000 + "41;") == [("\ufffd", "a A")]
+    assert cue("&#65;&#0065;&#99999999;") == [("Text", "AA\ufffd")]
+
+
+@pytest.mark.parametrize(
+    "rotation", ["1e70", "1e300", "-1e300", "1.5e16", "720", "-540", "1e-400", "359.99999"]
+)
+def test_an_angle_of_any_size_is_within_a_turn(rotation: str) -> None:
+    found = straightened(rotation)
+    assert -180 < found <= 180
+    assert 0 <= float(turned(float(rotation))) < 360
+    assert straightened(turned(found)) == found
+    box = f'<box label="c" xtl="0" ytl="0" xbr="5" ybr="5" rotation="{rotation}"/>'
+    told = f'<annotations><image id="0" name="a.jpg" width="9" height="9">{box}</image></annotations>'
+    (item,) = read("cvat", a_xml=told)
+    assert read("cvat", a_xml=write("cvat", item)["annotations.xml"]) == [item]
+
+
+def test_an_angle_beyond_all_turns_is_written_to_cvat() -> None:
+    item = Labelled(
+        key="a.jpg", width=9, height=9, annotations=(Annotation(label="x", geometry=Box(0, 0, 5, 5, 1e70)),)
+    )
+    (found,) = read("cvat", a_xml=write("cvat", item)["annotations.xml"])
+    (one,) = found.annotations
+    assert isinstance(one.geometry, Box)
+    assert math.isclose(one.geometry.angle % 360, math.fmod(1e70, 360), abs_tol=1e-9)
+
+
+def brushed(value: Any, type_name: str = "brushlabels", **more: Any) -> str:
+    one = {"id": "x", "type": type_name, "original_width": 10, "original_height": 10, "value": value}
+    return json.dumps([{"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"result": [one], **more}]}])
+
+
+@pytest.mark.parametrize("rle", [99999999999999, 10**30, "x", {"a": 1}, [10**30], [-1], [1.5], None, True])
+def test_a_brush_is_a_list_of_bytes(rle: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"a\.json: task 1: result 0: the brush is no list of bytes"):
+        read("label-studio", a_json=brushed({"format": "rle", "rle": rle, "brushlabels": ["a"]}))
+
+
+def test_a_score_of_a_prediction_is_a_number_that_one_may_be() -> None:
+    told = '[{"data":{"image":"a.jpg"},"predictions":[{"score":1' + "0" * 400 + ',"result":[]}]}]'
+    with pytest.raises(InvalidInput, match=r"a\.json: task 0: an annotation's score"):
+        read(LabelStudio(predictions=True), a_json=told)
+
+
+def test_a_result_without_a_type_is_kept_and_a_loss_elsewhere() -> None:
+    (item,) = read("label-studio", a_json=brushed({"x": 1}, ""))
+    assert [one.geometry for one in item.annotations] == [Other("", {"x": 1})]
+    for name in ("coco", "yolo", "voc", "cvat"):
+        with pytest.raises(Unsupported, match=rf"a\.jpg: {name}.* cannot hold a geometry without a type"):
+            write(name, item)
+
+
+def test_tasks_in_lines_may_begin_with_the_mark_of_utf8() -> None:
+    told = b'\xef\xbb\xbf{"data":{"image":"a.jpg"}}\n{"data":{"image":"b.jpg"}}\n'
+    assert [item.key for item in read("label-studio", a_jsonl=told)] == ["a.jpg", "b.jpg"]
+
+
+# -- MOT of CVAT and of numpy --------------------------------------------------------------------
+
+
+def test_the_track_0_is_a_track() -> None:
+    rows = "1,0,1,1,5,5,1,1,1\n2,0,2,2,5,5,1,1,1\n1,-1,9,9,5,5,1,1,1\n1,1,3,3,5,5,1,1,1\n"
+    (item,) = read("mot", v__gt__gt_txt=rows)
+    assert [(one.object_id, one.frame, one.end_frame) for one in item.annotations] == [
+        ("0", 0, 1),
+        (None, 0, 0),
+        ("1", 0, 0),
+    ]
+    files = write("mot", item)
+    assert files["v/gt/gt.txt"].decode().splitlines()[:2] == ["1,0,1,1,5,5,1,1,1", "2,0,2,2,5,5,1,1,1"]
+    (again,) = read("mot", v__gt__gt_txt=files["v/gt/gt.txt"], v__gt__labels_txt=files["v/gt/labels.txt"])
+    assert again.annotations == item.annotations
+
+
+def test_rows_as_numpy_saves_them_are_read() -> None:
+    numbers = [1, 3, 10.5, 20, 5, 5, 1, 1, 1]
+    out = io.BytesIO()
+    np.savetxt(out, np.array([numbers, [2, *numbers[1:]]], float), delimiter=",")
+    assert out.getvalue().startswith(b"1.000000000000000000e+00,")
+    (item,) = read("mot", v__gt__gt_txt=out.getvalue())
+    (one,) = item.annotations
+    assert (one.object_id, one.frame, one.end_frame, one.geometry) == ("3", 0, 1, Box(10.5, 20, 15.5, 25))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1.000e+00", 1), ("2.5e1", 25), ("1e14", 10**14), ("-0.0e0", 0)]
+)
+def test_whole_numbers_may_have_an_exponent(text: str, number: int) -> None:
+    assert whole(text) == number
+
+
+@pytest.mark.parametrize("text", ["1e15", "1e300", "1e-1", "2.5", "1e999", "nan", "1_0", "1e0.5"])
+def test_what_is_no_whole_number_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a whole number"):
+        whole(text)

@@ -65,6 +65,7 @@ _PLAIN = {
     "key_frames": ((), "key frames"),
 }
 # No exponent beyond a float's, no trap: what overflows becomes infinite, which every reader refuses.
+_FAR = 1e15
 _EXACT = Rules(prec=60, Emin=-9999, Emax=9999, traps=[])
 
 
@@ -108,7 +109,6 @@ def lesser_of_item(losses: Losses, item: Labelled, held: Container[str] = ()) ->
         losses.aside("the item's metadata")
 
 
-def named_as_media(name: str) -> bool:
 def placed(
     items: Iterable[Labelled], losses: Losses, also: Callable[[str], bool] = lambda key: False
 ) -> Iterator[Labelled]:
@@ -123,6 +123,7 @@ def placed(
             losses.aside("an item without annotations and without a known size", item.key)
 
 
+def named_as_media(name: str) -> bool:
     """Whether a name ends with the extension of a media file."""
     return name.rpartition("/")[2].rpartition(".")[2].lower() in MEDIA and "." in name.rpartition("/")[2][1:]
 
@@ -159,14 +160,17 @@ def real(text: str) -> float:
 
 
 def whole(text: str) -> int:
-    """The whole number that a text tells; ``3.0`` tells one.
+    """The whole number that a text tells; ``3.0`` tells one, and ``3.000e+00``, as numpy writes it.
 
     :raises ValueError: it tells none, or one beyond 15 digits.
     """
     told = text.strip()
-    if not _WHOLE.fullmatch(told):
+    if _WHOLE.fullmatch(told):
+        return int(told.partition(".")[0])
+    value = float(told) if _NUMBER.fullmatch(told) else math.nan
+    if not (abs(value) < _FAR and value.is_integer()):
         raise ValueError(f"{_short(text)} is not a whole number")
-    return int(told.partition(".")[0])
+    return int(value)
 
 
 def _short(text: str) -> str:
@@ -195,9 +199,14 @@ def total(low: str, width: str) -> float:
     return value
 
 
+def _within_turn(angle: Decimal, value: float) -> Decimal:
+    """What is left of an angle without its whole turns, exactly. Of one beyond all decimals that is a float's own remainder."""
+    return _EXACT.remainder(angle, Decimal(360)) if abs(value) < _FAR else Decimal(math.fmod(value, 360))
+
+
 def turned(angle: float) -> str:
     """An angle as a number from 0 to 360, exactly: -45.5 is 314.5."""
-    exact = _EXACT.remainder(Decimal(repr(float(angle))), Decimal(360))
+    exact = _within_turn(Decimal(repr(float(angle))), angle)
     if exact < 0:
         exact = _EXACT.add(exact, Decimal(360))
     return number(float(exact)) if Decimal(repr(float(exact))) == exact else format(exact, "f")
@@ -208,8 +217,7 @@ def straightened(text: str) -> float:
 
     :raises ValueError: it tells no number.
     """
-    real(text)
-    exact = _EXACT.remainder(Decimal(text.strip()), Decimal(360))
+    exact = _within_turn(Decimal(text.strip()), real(text))
     if exact > 180:
         exact = _EXACT.subtract(exact, Decimal(360))
     elif exact <= -180:
@@ -231,6 +239,22 @@ def between(first: Box, last: Box, share: float) -> Box:
 def pairs(flat: Sequence[float]) -> Iterator[tuple[float, float]]:
     """The points of a flat run of corners."""
     return zip(flat[::2], flat[1::2], strict=True)
+
+
+def visibility(flat: Sequence[float]) -> list[int]:
+    """How visible points are, of a flat run of x, y and 0, 1 or 2; or of a model's confidences, one of which is a fraction.
+
+    Of those a half says that it sees the point. Where it does not, the point is hidden, or at 0, 0 not there.
+
+    :raises ValueError: they are none of both.
+    """
+    told = flat[2::3]
+    if {*told} <= {0, 1, 2}:
+        return [int(one) for one in told]
+    if not all(0 <= one <= 1 for one in told):
+        raise ValueError("visibility of a point is not 0, 1 or 2, and no confidence from 0 to 1")
+    places = zip(flat[::3], flat[1::3], strict=True)
+    return [2 if one >= 0.5 else int(place != (0, 0)) for one, place in zip(told, places, strict=True)]
 
 
 def same_kind(one: Geometry, other: Geometry) -> bool:

@@ -6,7 +6,7 @@ frame (from 1), id, left, top, width, height, then 1, or 0 for what is to be ign
 class (from 1) and visibility (0 to 1); or instead of the last two the place in space, of which nothing is kept unless it is told.
 
 Rows with one id are a track with a key frame each. Where frames are missing, the track is hidden: a key frame that is not
-visible stands at the first that is missing. Rows with the id -1 are boxes at one frame, of no object. Classes are called as in
+visible stands at the first that is missing. Rows with the id -1 are boxes at one frame, of no object; CVAT numbers tracks from 0. Classes are called as in
 ``labels.txt``, else as the caller says, else as in MOT16 and MOT20. Coordinates are taken as they stand, as CVAT does, though
 the challenge counts pixels from 1. Written tracks have a row for every frame, interpolated between key frames.
 
@@ -61,7 +61,8 @@ CLASSES = (
 """Of MOT16 and MOT20, from number 1."""
 _LINE = 4096
 _HELD = ("object_id", "frame", "end_frame", "start", "end", "visible", "key_frames")
-_ID = re.compile(r"[1-9][0-9]{0,14}")
+_ID = re.compile(r"0|[1-9][0-9]{0,14}")
+_NO_ID = -1
 
 
 class Row(NamedTuple):
@@ -236,7 +237,7 @@ def _read(file: BinaryIO, name: str, classes: Sequence[str], *, scores: bool) ->
             thing, row = _row(count, line.decode("utf-8-sig").split(","), classes, scores=scores)
         except (ValueError, IndexError) as error:  # a UnicodeDecodeError is one, too
             raise wrong(name, f"line {count}", str(error)) from error
-        if thing < 1:
+        if thing == _NO_ID:
             found.append(
                 Annotation(
                     label=row.label, geometry=row.box, attributes=row.attributes, score=row.score, frame=row.frame,
@@ -338,7 +339,7 @@ class _Ids:
         if one.object_id is not None and _ID.fullmatch(one.object_id):
             return int(one.object_id)
         if one.object_id is None and not one.key_frames and one.end_frame in {None, one.frame}:
-            return -1
+            return _NO_ID
         found = next(n for n in range(1, len(self.taken) + 2) if n not in self.taken)
         self.taken.add(found)
         return found
@@ -386,7 +387,7 @@ def _rows(
     for one in tracks:
         thing = ids.of(one)
         for frame, box, label, attributes in _frames(one):
-            if thing > 0 and (thing, frame) in ids.frames:
+            if thing != _NO_ID and (thing, frame) in ids.frames:
                 losses.add(Mot.name, item.key, "a second box of one object in a frame")
                 continue
             ids.frames.add((thing, frame))

@@ -52,6 +52,8 @@ _VOICE = re.compile(r"<v(?:\.[^ \t>]*)?(?:[ \t]+([^>]*))?>")
 _VTT_TAG = re.compile(r"</?[A-Za-z0-9][^>]*>")
 _SRT_TAG = re.compile(r"</?(?:b|i|u|s|font(?:[ \t][^<>]*)?)>|\{\\an?[0-9]{1,2}\}", re.IGNORECASE)
 _BREAK = re.compile(r"\r\n|\n|\r")
+# Python reads no number of more than 4300 digits, and no character has that many.
+_ENDLESS = re.compile(r"&#[0-9]{1000,}+;?")
 # A line without letters would end the cue; a tag around nothing shows as an empty line.
 _EMPTY = "<b></b>"
 
@@ -201,10 +203,11 @@ class Vtt(_Subtitles):
 
     def _words(self, text: str) -> list[tuple[str, str]]:
         found, label, at = [], TEXT, 0
-        for voice in _VOICE.finditer(text):
+        # Behind the last end of a tag none begins: looked for there, each would be looked for to the end of the text.
+        for voice in _VOICE.finditer(text, 0, text.rfind(">") + 1):
             if said := _plain(text[at : voice.start()]).strip():
                 found.append((label, said))
-            label, at = html.unescape((voice[1] or "").strip()) or TEXT, voice.end()
+            label, at = _unescaped((voice[1] or "").strip()) or TEXT, voice.end()
         last = _plain(text[at:])
         return [*found, (label, last)] if last.strip() or not found else found
 
@@ -379,4 +382,10 @@ def _escaped(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Words without markup. Entities are decoded once, after the tags are gone: ``&lt;i&gt;`` is text."""
-    return html.unescape(_VTT_TAG.sub("", text))
+    end = text.rfind(">") + 1  # no tag begins behind it
+    return _unescaped(_VTT_TAG.sub("", text[:end]) + text[end:])
+
+
+def _unescaped(text: str) -> str:
+    """Entities decoded; a number that no character has is the sign for that."""
+    return html.unescape(_ENDLESS.sub("\ufffd", text))
