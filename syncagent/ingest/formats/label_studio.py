@@ -44,6 +44,7 @@ from syncagent.ingest.formats.label_studio_tasks import tasks
 
 Json = dict[str, Any]
 MEDIA = ("image", "video", "audio", "text")
+_MOST = 1 << 53  # beyond that a JSON number is not exact
 _FACTS = ("width", "height", "fps", "frames", "description")
 _UPLOAD = re.compile(r"(?:.*/)?data/upload/(?:.*/)?(?:[0-9a-f]{8}-)?([^/]+)")
 
@@ -136,11 +137,11 @@ class LabelStudio:
         chosen = annotations if self._every else [_best(annotations)] if annotations else []
         whole = Found([], {}, [])
         for one in chosen:
-            model, score = _text(one.get("model_version")), one.get("score")
+            model = _text(one.get("model_version"))
             results = one.get("result") or []
             if not isinstance(results, list):
                 raise InvalidInput("an annotation's result must be a list")
-            found = read(results, size, model, float(score) if isinstance(score, float | int) else None)
+            found = read(results, size, model, _score(one.get("score")))
             whole.annotations += found.annotations
             whole.user |= found.user
             whole.texts += found.texts
@@ -235,8 +236,17 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def _score(value: Any) -> float | None:
+    """A prediction's score; none where it is no number."""
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        return None
+    if abs(value) >= _MOST:
+        raise InvalidInput("an annotation's score is no number that a score may be")
+    return float(value)
+
+
 def _fact(name: str, value: Any) -> Any:
     """What a member of a task's data tells of its file; None if it does not."""
     if name in {"fps", "description"}:
         return _text(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 53 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _MOST else None

@@ -91,9 +91,11 @@ def _blocks(bits: _Bits, total: int) -> Iterator[tuple[int, int]]:
 
 
 def _bytes(rle: Sequence[int]) -> bytes:
+    if not isinstance(rle, list | tuple):  # of a number `bytes` makes that many zeros
+        raise InvalidInput("the brush is no list of bytes")
     try:
         return bytes(rle)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InvalidInput("the brush is no list of bytes") from error
 
 
