@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import random
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 

@@ -1159,3 +1159,118 @@ def test_files_that_do_not_belong_together_are_errors_and_nothing_else(
     except SyncAgentError as error:
         assert isinstance(error, InvalidInput)
         assert error.resource
+
+
+# -- predictions ---------------------------------------------------------------------------------
+
+
+def test_confidences_of_points_say_which_are_seen() -> None:
+    files: dict[str, bytes | str] = {
+        "data.yaml": "nc: 1\nkpt_shape: [4, 3]\n",
+        "a.txt": "0 0.5 0.5 0.5 0.5 0.5 0.5 0.98 0.25 0.5 1 0.4 0.4 0.2 0 0 0.1\n",
+    }
+    (mark,) = one(Yolo(), files).annotations
+    assert isinstance(mark.geometry, Pose)
+    assert (mark.label, [joint.visible for joint in mark.geometry.joints]) == ("class_0", [2, 2, 1, 0])
+    with pytest.raises(InvalidInput, match="visibility of a point is not 0, 1 or 2, and no confidence"):
+        one(Yolo(), {**files, "a.txt": "0 0.5 0.5 0.5 0.5 0.5 0.5 1.5 0.25 0.5 1 0.4 0.4 0.2 0 0 0.1\n"})
+
+
+def test_confidences_of_keypoints_are_read_from_coco() -> None:
+    told = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "p", "keypoints": ["x", "y", "z"]}],
+        "annotations": [
+            {"image_id": 1, "category_id": 1, "keypoints": [1, 1, 0.93, 2, 2, 0.1, 0, 0, 0.0], "score": 0.5}
+        ],
+    }
+    (mark,) = one(Coco(), {"a.json": json.dumps(told)}).annotations
+    assert mark.geometry == Pose((Joint("x", 1, 1, 2), Joint("y", 2, 2, 1), Joint("z", 0, 0, 0)))
+
+
+@pytest.mark.parametrize("task", [None, "detect"])
+def test_a_track_may_follow_the_confidence_of_a_box(task: str | None) -> None:
+    files: dict[str, bytes | str] = {
+        "data.yaml": "names: [a]",
+        "a.txt": "0 .5 .5 .2 .2 0.9 7\n0 .5 .5 .2 .2 0.8 1\n0 .5 .5 .2 .2 0.5\n",
+    }
+    found = one(Yolo(task), files).annotations
+    assert [(mark.geometry, mark.score, mark.object_id) for mark in found] == [
+        (Box(40, 20, 60, 30), 0.9, "7"),
+        (Box(40, 20, 60, 30), 0.8, "1"),
+        (Box(40, 20, 60, 30), 0.5, None),
+    ]
+
+
+def test_a_track_may_follow_the_confidence_of_other_tasks() -> None:
+    corners = "0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5 0.9 12\n"
+    (mark,) = one(Yolo("obb"), {"data.yaml": "names: [a]", "a.txt": corners}).annotations
+    assert (mark.score, mark.object_id) == (0.9, "12")
+    pose = "0 0.5 0.5 0.2 0.2 0.5 0.5 2 0.25 3\n"
+    (mark,) = one(Yolo("pose", shape=(1, 3)), {"data.yaml": "names: [a]", "a.txt": pose}).annotations
+    assert (mark.score, mark.object_id) == (0.25, "3")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0 .5 .5 .2 .2 0.9 7.5",
+        "0 .5 .5 .2 .2 0.9 -2",
+        "0 .5 .5 .2 .2 9 7",
+        "0 .5 .5 .2 .2 0.9 7 7",
+        "0 .5 .5 .2 .2 nan 7",
+        "0 .5 .5 .2 .2 0.9 " + "7" * 400,
+        "0 .5 .5 .2 .2 0.9 ٧",
+    ],
+)
+def test_what_is_no_track_is_an_error(line: str) -> None:
+    for task in (None, "detect"):
+        with pytest.raises(InvalidInput, match=r"a\.txt: line 1"):
+            one(Yolo(task), {"data.yaml": "names: [a]", "a.txt": line})
+
+
+def test_a_triangle_stays_one() -> None:
+    (mark,) = one(Yolo(), {"data.yaml": "names: [a]", "a.txt": "0 0.1 0.2 1 1 0 1\n"}).annotations
+    assert mark.geometry == Polygon((((10.0, 10.0, 100.0, 50.0, 0.0, 50.0),),))
+
+
+def test_a_number_of_classes_without_names_names_them() -> None:
+    files: dict[str, bytes | str] = {"data.yaml": "nc: 3", "a.txt": "2 0.5 0.5 0.1 0.1\n"}
+    assert [mark.label for mark in one(Yolo(), files).annotations] == ["class_2"]
+    told = Context(labels=["cat"], size=SIZE.size)
+    assert [mark.label for mark in one(Yolo(), files, told).annotations] == ["class_2"]
+    assert [
+        mark.label for mark in one(Yolo(), {**files, "a.txt": "0 0.5 0.5 0.1 0.1\n"}, told).annotations
+    ] == ["cat"]
+    assert Yolo().labels(Files({"data.yaml": b"nc: 3"})) == []
+    named = {**files, "classes.txt": "x\ny\nz\n"}
+    assert [mark.label for mark in one(Yolo(), named).annotations] == ["z"]
+    for count in ("-1", "x", "100000000", "[1]", "1e300"):
+        with pytest.raises(InvalidInput, match=r"data\.yaml"):
+            one(Yolo(), {**files, "data.yaml": f"nc: {count}"})
+
+
+# -- masks of items in folders that are called as ours ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "folder", ["mask", "instance", "object_id", "SegmentationClass", "SegmentationObject", "x/mask"]
+)
+@pytest.mark.parametrize("below", ["", "x/", "instance/"])
+def test_items_in_folders_called_as_ours_keep_their_place(folder: str, below: str) -> None:
+    key = f"{below}{folder}/a.jpg"
+    mark = Annotation(label="cat", geometry=square(1, 1, 5, 5), object_id="1")
+    files = wrote(Masks(), item(mark, key=key))
+    found = one(Masks(), {**files})
+    assert (found.key, found.stem, found.annotations) == (key[: -len(".jpg")], True, (mark,))
+    within = {f"set/{name}" if name.endswith(".png") else name: data for name, data in files.items()}
+    assert one(Masks(), {**within}).key == key[: -len(".jpg")]
+
+
+def test_a_folder_mask_above_those_of_masks_is_none_of_them() -> None:
+    mark = Annotation(label="cat", geometry=square(1, 1, 5, 5), object_id="7")
+    files = wrote(Masks(), item(mark, key="b/a.jpg"))
+    told = {f"mask/{name}" if name.endswith(".png") else name: data for name, data in files.items()}
+    assert [(found.key, found.annotations) for found in read(Masks(), {**told})] == [("b/a", (mark,))]
+    numbers = picture(NUMBERS)
+    assert one(Masks([Label(name="x", id=1), Label(name="y", id=2)]), {"mask/c/a.png": numbers}).key == "c/a"

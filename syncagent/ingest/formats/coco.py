@@ -3,9 +3,11 @@
 Geometries. An annotation with ``segmentation`` is a polygon, each ring a part of it, or a mask (run lengths, compressed or not);
 one without is the box of ``bbox`` (x, y, width, height). ``keypoints`` are a pose. With a ``segmentation`` beside them there are
 two annotations: the area, and the pose with the area as its parent; they are written as one again. Keypoints of which none is
-labelled are passed over there. A pose's box is not kept where it is just what its points take up, and points of a pose are told
-in the order of their category. ``caption`` is the description; alone, without a place, it is a classification called ``caption``
-(others are no COCO), written with a category of that name, which pycocotools must have. Holes, rotated boxes and all other geometries are refused. Panoptic files are not read.
+labelled are passed over there. Confidences of points, which results may have instead of 0, 1 and 2, say which of them are seen.
+A pose's box is not kept where it is just what its points take up, and points of a pose are told in the order of their category.
+``caption`` is the description; alone, without a place, it is a classification called ``caption`` (others are no COCO), written
+with a category of that name, which pycocotools must have. Holes, rotated boxes and all other geometries are refused. Panoptic
+files are not read.
 
 Fields. ``iscrowd``, ``score`` and a whole ``id`` are kept; ids that are no numbers or taken become the next free ones, and images
 are numbered from 1. ``attributes`` (CVAT, Label Studio) and fields that COCO does not know are attributes, and written into
@@ -396,9 +398,10 @@ def _joints(flat: Sequence[float], names: Sequence[str]) -> tuple[Joint, ...]:
     names = names or [str(number) for number in range(len(flat) // 3)]
     if len(flat) != 3 * len(names):
         raise InvalidInput(f"keypoints of {len(flat)} numbers, for {len(names)} points of its category")
-    if not {*flat[2::3]} <= {0, 1, 2}:
-        raise InvalidInput("visibility of a keypoint is not 0, 1 or 2")
-    return tuple(map(Joint, names, flat[::3], flat[1::3], map(int, flat[2::3])))
+    try:
+        return tuple(map(Joint, names, flat[::3], flat[1::3], visibility(flat)))
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
 
 
 def _pose(joints: tuple[Joint, ...], bbox: tuple[float, ...] | None) -> Pose:

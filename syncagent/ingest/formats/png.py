@@ -26,7 +26,7 @@ import io
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 CLASS_FOLDERS = ("instance", "mask", "SegmentationClass")
 OBJECT_FOLDERS = {"instance": "object_id", "mask": "object_id", "SegmentationClass": "SegmentationObject"}
+_FOLDERS = {*OBJECT_FOLDERS, *OBJECT_FOLDERS.values()} - {"mask"}
 VOID = 255
 VOID_COLOR = 0xE0E0C0
 """Borders of objects in the VOC devkit."""
@@ -84,13 +85,13 @@ class Masks:
         """See `Format.read`."""
         legend = self._legend(tree, context)
         for name in tree.names():
-            folder, path = _place(name)
-            if not name.lower().endswith(".png") or folder in OBJECT_FOLDERS.values():
+            place = _place(name)
+            if not name.lower().endswith(".png") or place.folder in OBJECT_FOLDERS.values():
                 continue
-            beside = _beside(name, folder)
+            beside = place.objects()
             found = regions(tree, name, beside if beside and exists(tree, beside) else None, legend)
             item = Labelled(
-                key=without_suffix(path),
+                key=without_suffix(place.path),
                 stem=True,
                 width=found.width,
                 height=found.height,
@@ -151,21 +152,31 @@ class Masks:
             file.write(msgspec.json.format(msgspec.json.encode(told), indent=1))
 
 
-def _place(name: str) -> tuple[str | None, str]:
-    """The last folder of masks that a path goes through, and the path below it; the path itself where there is none."""
+class _Place(NamedTuple):
+    """Where a picture of masks lies."""
+
+    before: str
+    """The path above its folder of masks, with a ``/`` at the end if there is one."""
+    folder: str | None
+    path: str
+    """The path below that; the whole path where there is none."""
+
+    def objects(self) -> str | None:
+        """The picture of objects that belongs to a picture of labels."""
+        return None if self.folder is None else f"{self.before}{OBJECT_FOLDERS[self.folder]}/{self.path}"
+
+
+def _place(name: str) -> _Place:
+    """The first folder of masks that a path goes through: those further down are the items' own.
+
+    A folder ``mask`` counts only where there is no other: it is a name that many a folder has.
+    """
     parts = name.split("/")
-    for at in range(len(parts) - 2, -1, -1):
-        if parts[at] in OBJECT_FOLDERS or parts[at] in OBJECT_FOLDERS.values():
-            return parts[at], "/".join(parts[at + 1 :])
-    return None, name
-
-
-def _beside(name: str, folder: str | None) -> str | None:
-    """The picture of objects that belongs to a picture of labels."""
-    if folder is None:
-        return None
-    before, _, after = f"/{name}".rpartition(f"/{folder}/")
-    return f"{before}/{OBJECT_FOLDERS[folder]}/{after}".removeprefix("/")
+    for names in (_FOLDERS, {"mask"}):
+        for at, part in enumerate(parts[:-1]):
+            if part in names:
+                return _Place("".join(f"{one}/" for one in parts[:at]), part, "/".join(parts[at + 1 :]))
+    return _Place("", None, name)
 
 
 # -- reading, also for VOC -----------------------------------------------------------------------

@@ -7,14 +7,17 @@
     obb       class  x y x y x y x y                   a rotated box by its corners
     pose      class  cx cy w h  x y v  x y v …         points, as many as ``kpt_shape`` of data.yaml says
 
-A confidence may follow at the end of each. The task is what the caller says; else ``task`` of data.yaml, which is ours; else
+A confidence may follow at the end of each, and after that the number of a track, which is the `object_id`. A box with both has
+six numbers, as a triangle has: without a task they are boxes where one of the file's lines can be no triangle, its track being 2
+or more. Confidences of a pose's points, which predictions have instead of 0, 1 and 2, say which of them are seen. The task is what the caller says; else ``task`` of data.yaml, which is ours; else
 pose, if there is a ``kpt_shape``. Otherwise each line tells by its numbers: four are a box, six or more a polygon. Eight may be a
 rotated box or a polygon of four corners: they are read as the polygon, which has the same corners. Four corners that the task
 says to be a rotated box, and that are none by more than half a pixel, are a polygon too.
 
 Where a label file is, Ultralytics says: that of ``images/train/a.jpg`` is ``labels/train/a.txt`` (of several ``images`` folders
 the last one counts), and that of a picture in no such folder lies beside it, as darknet has it. The picture's extension is not
-told. Classes are named by ``data.yaml`` (or another YAML file with ``names``), by ``classes.txt`` or ``*.names``, or by the caller.
+told. Classes are named by ``data.yaml`` (or another YAML file with ``names``), by ``classes.txt`` or ``*.names``, or by the caller;
+where only their number is told (``nc``) the rest of them are ``class_0`` and so on, as Ultralytics has it.
 
 Pixels are rounded to 1e-8, so that the numbers written here give the same pixels again. In a pose of pairs (``kpt_shape`` [n, 2])
 a point at 0, 0 is not labelled. A pose's box is not kept apart where it is just what its points take up. One tree is of one task:
@@ -24,8 +27,9 @@ the first object that is written says which, where the caller does not. Source: 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NoReturn
 
 import msgspec
@@ -56,7 +60,7 @@ from syncagent.ingest.formats.base import (
     without_suffix,
     wrong,
 )
-from syncagent.ingest.formats.carry import whole
+from syncagent.ingest.formats.carry import visibility, whole
 from syncagent.ingest.formats.checks import sound, writable
 from syncagent.ingest.formats.yolo_write import Folders, Writer
 
@@ -69,7 +73,10 @@ _YAML = (".yaml", ".yml")
 _BESIDE = ("data.yaml", "data.yml", "classes.txt", "obj.names")
 _MOST_YAML = 50
 _MOST_BYTES = 4 << 20  # of a YAML file: reading it is slow
+_MOST_CLASSES = 100_000
+_TRACK = re.compile(r"[0-9]{1,15}")
 _RECTANGLE = 0.5  # pixels
+_BOX = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,8 @@ class _Declared:
     labels: Sequence[Label] = ()
     task: str | None = None
     shape: tuple[int, int] | None = None
+    count: int = 0
+    """How many classes there are, where that is all that is told of them."""
 
 
 class Yolo:
@@ -104,6 +113,10 @@ class Yolo:
         shape = self._shape or told.shape
         task = self._task or told.task or ("pose" if shape else None)
         labels = told.labels or [Label(name=name, id=at) for at, name in enumerate(context.labels)]
+        labels = [
+            *labels,
+            *(Label(name=f"class_{at}", id=at) for at in range(len(labels), told.count)),
+        ]
         by_class = {label.id: label for label in labels}
         for name in tree.names():
             key = _key(name)
@@ -118,7 +131,8 @@ class Yolo:
             if lines and task == "pose" and shape is None:
                 _lacks(name, "a pose's number of points is not known", "add kpt_shape to data.yaml")
             width, height = size or (None, None)
-            reader = _Reader(name, task, shape, by_class, width or 0, height or 0)
+            of_file = "detect" if task is None and _has_tracks([line for _, line in lines]) else task
+            reader = _Reader(name, of_file, shape, by_class, width or 0, height or 0)
             annotations = tuple(reader.annotation(at, line) for at, line in lines)
             item = Labelled(key=key, stem=True, width=width, height=height, annotations=annotations)
             yield sound(item, name)
@@ -190,14 +204,18 @@ def _declared(tree: Tree) -> _Declared:
             name,
         )
     )
+    counted = _Declared()
     for name in names[:_MOST_YAML]:
         if not name.lower().endswith(_YAML):
             lines = read_text(tree, name).rstrip().splitlines()
-            return _Declared([_label(name, at, line.strip()) for at, line in enumerate(lines)])
+            labels = [_label(name, at, line.strip()) for at, line in enumerate(lines)]
+            return replace(counted, labels=labels, count=0)
         told = _yaml(tree, name)
         if "names" in told:
             return _from_yaml(told, name)
-    return _Declared()
+        if "nc" in told and not counted.count:
+            counted = _from_yaml(told, name)
+    return counted
 
 
 def _yaml(tree: Tree, name: str) -> dict[str, Any]:
@@ -212,22 +230,25 @@ def _yaml(tree: Tree, name: str) -> dict[str, Any]:
 
 
 def _from_yaml(told: Mapping[str, Any], file: str) -> _Declared:
-    names, shape, task = told["names"], told.get("kpt_shape"), told.get("task")
+    names, shape, task = told.get("names", []), told.get("kpt_shape"), told.get("task")
     try:
+        count = whole(told["nc"]) if "names" not in told else 0
         numbers = tuple(map(whole, shape)) if shape else None
         classes = _by_number(names)
         joints = {
             at: tuple(map(_named, found)) for at, found in _by_number(told.get("kpt_names") or {}).items()
         }
     except (TypeError, ValueError, AttributeError) as error:
-        reason = f"names, kpt_shape or kpt_names are not as Ultralytics has them: {error}"
+        reason = f"names, nc, kpt_shape or kpt_names are not as Ultralytics has them: {error}"
         raise wrong(file, None, reason) from error
     if numbers is not None and (len(numbers) != 2 or not 0 < numbers[0] < 10_000 or numbers[1] not in (2, 3)):
         refuse(file, "kpt_shape", "must be two numbers, the second 2 or 3")
+    if not 0 <= count <= _MOST_CLASSES:
+        refuse(file, "nc", f"{count} is no number of classes")
     if task is not None and task not in TASKS:
         task = None
     labels = [_label(file, at, name, joints.get(at, ())) for at, name in sorted(classes.items())]
-    return _Declared(labels, task, (numbers[0], numbers[1]) if numbers else None)
+    return _Declared(labels, task, (numbers[0], numbers[1]) if numbers else None, count)
 
 
 def _by_number(told: Any) -> dict[int, Any]:
@@ -252,6 +273,17 @@ def _label(file: str, at: int, name: Any, joints: tuple[str, ...] = ()) -> Label
 # -- reading lines -------------------------------------------------------------------------------
 
 
+def _has_tracks(lines: Sequence[str]) -> bool:
+    """Whether the lines of a file are boxes, of which one has a confidence and a track that no corner of a triangle can be."""
+    told = [line.split()[1:] for line in lines]
+    tracks = [numbers[-1] for numbers in told if len(numbers) == _BOX + 2]
+    return (
+        all(_TRACK.fullmatch(track) for track in tracks)
+        and any(int(track) >= 2 for track in tracks)
+        and all(_BOX <= len(numbers) <= _BOX + 2 for numbers in told)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """Reads the lines of a label file."""
@@ -271,41 +303,50 @@ class _Reader:
             label = self.labels.get(whole(first))
             if label is None:
                 raise ValueError(f"class {first} has no name; {len(self.labels)} classes have one")
-            if not all(-1 <= value <= 2 for value in numbers[: None if self.task != "pose" else 4]):
+            wanted = self._wanted(len(numbers))
+            score = numbers[wanted] if len(numbers) > wanted else None
+            track = whole(rest[-1]) if len(numbers) > wanted + 1 else None
+            if not all(-1 <= value <= 2 for value in numbers[: _BOX if self.task == "pose" else wanted]):
                 raise ValueError("the numbers are not relative to the picture's width and height")
-            geometry, score = self._geometry(numbers, label)
+            if score is not None and not 0 <= score <= 1:
+                raise ValueError(f"the confidence {score} is not between 0 and 1")
+            if track is not None and track < 0:
+                raise ValueError(f"the track {track} is not a number from 0 on")
+            geometry = self._geometry(numbers[:wanted], label)
         except ValueError as error:
             raise wrong(self.file, f"line {at}", str(error)) from error
-        if score is not None and not 0 <= score <= 1:
-            refuse(self.file, f"line {at}", f"the confidence {score} is not between 0 and 1")
-        return Annotation(label=label.name, geometry=geometry, score=score)
+        object_id = None if track is None else str(track)
+        return Annotation(label=label.name, geometry=geometry, score=score, object_id=object_id)
 
-    def _geometry(self, numbers: Sequence[float], label: Label) -> tuple[Geometry, float | None]:
-        """A geometry and its confidence. :raises ValueError: they are not as the task has them."""
-        size = len(numbers)
+    def _wanted(self, size: int) -> int:
+        """How many numbers the geometry has, of those after the class; a confidence and a track may follow.
+
+        :raises ValueError: it has not as many.
+        """
         if self.task == "pose" and self.shape is not None:
-            wanted = 4 + self.shape[0] * self.shape[1]
+            wanted = _BOX + self.shape[0] * self.shape[1]
         elif self.task == "obb":
             wanted = 8
         elif self.task == "detect" or size < 6:
-            wanted = 4
+            wanted = _BOX
         else:
             wanted = size // 2 * 2
-        if size not in (wanted, wanted + 1):
+        if not wanted <= size <= wanted + 2:
             raise ValueError(f"{size} numbers after the class, of {wanted} that {self.task or 'a box'} has")
-        score = numbers[wanted] if size > wanted else None
+        return wanted
+
+    def _geometry(self, numbers: Sequence[float], label: Label) -> Geometry:
+        """The geometry of its numbers. :raises ValueError: they are not as the task has them."""
         if self.task == "pose":
-            return self._pose(numbers[:wanted], label.joints), score
-        if wanted == 4:
-            left, top, right, bottom = self._box(*numbers[:4])
+            return self._pose(numbers, label.joints)
+        if len(numbers) == _BOX:
+            left, top, right, bottom = self._box(*numbers)
             if not (left < right and top < bottom):
                 raise ValueError("a box without an area")
-            return Box(left, top, right, bottom), score
+            return Box(left, top, right, bottom)
         if self.task == "obb":
-            return _rotated(
-                [value * (self.width, self.height)[at % 2] for at, value in enumerate(numbers[:8])]
-            ), score
-        return Polygon(((self._corners(numbers[:wanted]),),)), score
+            return _rotated([value * (self.width, self.height)[at % 2] for at, value in enumerate(numbers)])
+        return Polygon(((self._corners(numbers),),))
 
     def _corners(self, numbers: Sequence[float]) -> Ring:
         flat: list[float] = []
@@ -323,15 +364,13 @@ class _Reader:
         names = names or [str(at) for at in range(count)]
         if len(names) != count:
             raise ValueError(f"{count} points, of which kpt_names names {len(names)}")
-        joints = []
-        for name, at in zip(names, range(4, len(numbers), each), strict=True):
+        flat: list[float] = []
+        for at in range(_BOX, len(numbers), each):
             if not all(-1 <= value <= 2 for value in numbers[at : at + 2]):
                 raise ValueError("the numbers are not relative to the picture's width and height")
-            x, y = self._corners(numbers[at : at + 2])
-            seen = numbers[at + 2] if each == 3 else 2 * (numbers[at] != 0 or numbers[at + 1] != 0)
-            if seen not in (0, 1, 2):
-                raise ValueError(f"visibility {seen} of a point is not 0, 1 or 2")
-            joints.append(Joint(name, x, y, int(seen)))
+            there = numbers[at] != 0 or numbers[at + 1] != 0
+            flat += (*self._corners(numbers[at : at + 2]), numbers[at + 2] if each == 3 else 2 * there)
+        joints = map(Joint, names, flat[::3], flat[1::3], visibility(flat))
         box = self._box(*numbers[:4])
         found = Pose(tuple(joints))
         return found if box == (bounds(found) or (0, 0, 0, 0)) else msgspec.structs.replace(found, box=box)
