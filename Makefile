@@ -35,6 +35,7 @@ bench: .venv/.ready rigs
 	@$(PY) benchmarks/query.py
 	@$(PY) benchmarks/rest.py
 	@$(PY) benchmarks/ingest.py
+	@$(PY) benchmarks/events.py
 
 clean:
 	rm -rf .venv .rigs .demo

@@ -39,9 +39,10 @@ environment() {
   fi
   echo "$version" > "$home/.version"
 }
-# The platform's own client, which judges `syncagent serve`. OpenCV is no dependency of it, but its converter and its drawing need one.
-sdk=1.126.5 opencv=4.13.0.92
-environment dtlpy "$sdk $opencv" "dtlpy==$sdk" "opencv-python-headless==$opencv"
+# The platform's own client, which judges `syncagent serve`. OpenCV is no dependency of it, but its converter and its drawing need one;
+# the platform's tutorial reads a queue with boto3.
+sdk=1.126.5 opencv=4.13.0.92 boto=1.44.5
+environment dtlpy "$sdk $opencv $boto" "dtlpy==$sdk" "opencv-python-headless==$opencv" "boto3==$boto"
 # A second AWS: its events are shaped as the real ones, and its queues stay quick when they are long. It pins its own botocore.
 stack=1.5.33
 environment ministack "$stack" "ministack==$stack"
