@@ -21,9 +21,13 @@ from syncagent.errors import EXIT_DIFFERS, InvalidInput, NotFound
 if TYPE_CHECKING:
     from syncagent.agent import Agent
     from syncagent.ingest.annotations import Labelled
-    from syncagent.ingest.formats import Losses
+    from syncagent.ingest.formats import Format, Losses, Tree
 
 _format = option("--format", "form", metavar="NAME", help="Of the files. Default: by looking at them.")
+_media = option(
+    "--media", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with the media files, for formats that tell neither sizes nor extensions.",
+)  # fmt: skip
 _lossy = option("--lossy", is_flag=True, help="Leave out what the format cannot hold, and list it.")
 
 
@@ -110,21 +114,15 @@ def export(
 @click.argument("target", type=click.Path(path_type=Path, file_okay=False))
 @option("--from", "form", metavar="NAME", help="Format of SOURCE. Default: by looking at it.")
 @option("--to", "to", metavar="NAME", required=True, help="Format of TARGET.")
-@option(
-    "--media",
-    type=click.Path(path_type=Path),
-    help="Folder with the media files, for formats that do not tell sizes.",
-)
+@_media
 @_lossy
 def convert(source: Path, target: Path, form: str | None, to: str, media: Path | None, lossy: bool) -> int:
     """Read annotation files of one format, and write them to the folder TARGET in another. No catalog is needed."""
-    from syncagent.ingest.formats import Context, NewFolder, get, open_tree, pick
-    from syncagent.ingest.local import size_below
+    from syncagent.ingest.formats import NewFolder, get, open_tree, pick
 
     tree = open_tree(source)
     reader, writer = pick(form, tree, str(source)), get(to)
-    context = Context(size=size_below(media)) if media is not None else Context()
-    with _losses(lossy) as losses, _counted(reader.read(tree, context)) as (items, counts):
+    with _losses(lossy) as losses, _counted(_read(reader, tree, media)) as (items, counts):
         writer.write(items, NewFolder(target), labels=reader.labels(tree), losses=losses)
     sys.stdout.write(f"{counts['annotations']} annotations of {counts['items']} items\n")
     return 0
@@ -133,6 +131,7 @@ def convert(source: Path, target: Path, form: str | None, to: str, media: Path |
 @labelling.command()
 @click.argument("target", metavar="DATASET|PATH")
 @_format
+@_media
 @json_option
 @query_options
 @with_agent
@@ -140,6 +139,7 @@ def stats(
     agent: Agent,
     target: str,
     form: str | None,
+    media: Path | None,
     as_json: bool,
     prefix: str,
     label: tuple[str, ...],
@@ -156,7 +156,7 @@ def stats(
         items = exported(agent.catalog.labels, found.id, query_of(prefix, label, query))
     elif Path(target).exists():
         tree = open_tree(Path(target))
-        items = pick(form, tree, target).read(tree)
+        items = _read(pick(form, tree, target), tree, media)
     else:
         raise NotFound(f"no dataset and no file {target!r}", resource=target)
     counts: Counter[tuple[str, str]] = Counter()
@@ -313,6 +313,17 @@ def source_rm(agent: Agent, dataset: str, prefix: str) -> None:
 
 
 # -- small things --------------------------------------------------------------------------------
+
+
+def _read(reader: Format, tree: Tree, media: Path | None) -> Iterator[Labelled]:
+    """Items of files that no dataset is asked about."""
+    from syncagent.ingest.formats import Context
+    from syncagent.ingest.local import Media
+
+    if media is None:
+        return reader.read(tree, Context(sizes="name the pictures' folder with --media"))
+    found = Media(media)
+    return found.named(reader.read(tree, Context(size=found.size, sizes=f"put the picture below {media}")))
 
 
 @contextmanager

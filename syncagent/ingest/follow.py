@@ -188,7 +188,7 @@ class Follower:
         return chain(() if first is None else (first,), found)
 
     def _context(self, source: Source) -> Context:
-        return context_of(self._store, self._dataset, root=source.root, size_of=self._size)
+        return context_of(self._store, self._dataset, root=source.root, size_of=self._size, later=True)
 
     def _size(self, item: Item) -> tuple[int, int] | None:
         from syncagent.ingest.probe import probe_object

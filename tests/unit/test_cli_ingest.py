@@ -323,3 +323,46 @@ def test_what_is_no_picture_stops_no_export(run: Shell, fresh: Path, tmp_path: P
         "left out: 1 times an item without annotations and without a known size",
     ]
     assert run("annotations", "stats", tmp_path / form).out.endswith("1 annotations on 1 of 2 items\n")
+
+
+def test_a_label_file_without_an_item_is_a_line(run: Shell, fresh: Path, tmp_path: Path) -> None:
+    files = yolo(tmp_path / "y", ghost=CENTRED, photo0=POLYGON)
+    done = run("annotations", "import", "fresh", files)
+    assert (done.code, done.err) == (1, "! images/ghost: no such item\n")
+    assert done.out.startswith("1 annotations added, 0 there already, on 1 items")
+    from PIL import Image
+
+    Image.new("RGB", (4, 4)).save(fresh / "images/ghost.png")
+    run("sync", fresh, "--quiet")
+    unprobed = run("annotations", "import", "fresh", files)
+    assert (unprobed.code, unprobed.err) == (
+        2,
+        "syncagent: error: labels/ghost.txt: the width and height of images/ghost are not known; "
+        "run 'syncagent probe' first\n",
+    )
+
+
+def test_files_that_tell_no_sizes_are_looked_up_in_a_folder(run: Shell, fresh: Path, tmp_path: Path) -> None:
+    files = yolo(tmp_path / "y", photo0=POLYGON, photo1=CENTRED)
+    for words in (["stats", files], ["convert", files, tmp_path / "no", "--to", "coco"]):
+        lost = run("annotations", *words)
+        assert lost.code == 2
+        assert "of images/photo0 are not known; name the pictures' folder with --media" in lost.err
+    for n, media in enumerate((fresh, fresh / "images")):
+        told = run("annotations", "stats", files, "--media", media)
+        assert (told.code, told.out.splitlines()[-1]) == (0, "2 annotations on 2 of 2 items")
+        done = run("annotations", "convert", files, tmp_path / f"c{n}", "--to", "coco", "--media", media)
+        assert (done.code, done.out) == (0, "2 annotations of 2 items\n")
+        images = json.loads((tmp_path / f"c{n}/coco.json").read_text())["images"]
+        assert [(one["file_name"], one["width"]) for one in images] == [
+            ("images/photo0.jpg", 320), ("images/photo1.jpg", 320),
+        ]  # fmt: skip
+    assert run("annotations", "import", "fresh", tmp_path / "c0").code == 0
+    (fresh / "images/photo1.jpg").unlink()
+    gone = run("annotations", "stats", files, "--media", fresh)
+    assert (gone.code, gone.err.split(": ", 2)[2]) == (
+        2,
+        "labels/photo1.txt: the width and height of images/photo1 are not known; "
+        f"put the picture below {fresh}\n",
+    )
+    assert run("annotations", "stats", files, "--media", tmp_path / "none").code == 2

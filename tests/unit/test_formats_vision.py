@@ -641,7 +641,7 @@ def test_a_size_that_is_not_known_is_asked_for() -> None:
         "labels/empty.txt": "\n",
     }
     with pytest.raises(
-        InvalidInput, match=r"labels/a\.txt: the picture's width and height are not known; .*probe"
+        InvalidInput, match=r"labels/a\.txt: the width and height of images/a are not known; .*probe"
     ):
         read(Yolo(), files, Context())
     del files["labels/a.txt"]

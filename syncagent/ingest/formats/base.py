@@ -410,6 +410,10 @@ class Context:
     """Frames a second of a video, as a rational."""
 
 
+    known: Callable[[str, bool], bool] = lambda key, stem: True
+    """Whether there is one such item. What is said of any other is not looked at, and lacks nothing."""
+    sizes: str = "run 'syncagent probe' first"
+    """What to do about a size that is not known."""
 class Format(Protocol):
     """One kind of annotation file."""
 

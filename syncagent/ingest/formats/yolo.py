@@ -126,8 +126,10 @@ class Yolo:
                 (at, line) for at, line in enumerate(read_text(tree, name).splitlines(), 1) if line.strip()
             ]
             size = context.size(key, True)
+            if lines and size is None and not context.known(key, True):
+                lines = []
             if lines and size is None:
-                _lacks(name, "the picture's width and height are not known", "run 'syncagent probe' first")
+                _lacks(name, f"the width and height of {key} are not known", context.sizes)
             if lines and task == "pose" and shape is None:
                 _lacks(name, "a pose's number of points is not known", "add kpt_shape to data.yaml")
             width, height = size or (None, None)
