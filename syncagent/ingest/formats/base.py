@@ -396,6 +396,8 @@ class Losses:
         :param item: whose line there is to be about it.
         """
         self.counts[what] += 1
+        if item is not None:
+            self.tell(f"{shown(item)}: {what} left out")
 
 
 @dataclass(frozen=True, slots=True)
