@@ -410,12 +410,12 @@ class Context:
     """Width and height of an item, by `Labelled.key` and `Labelled.stem`."""
     fps: Callable[[str, bool], str | None] = lambda key, stem: None
     """Frames a second of a video, as a rational."""
-
-
     known: Callable[[str, bool], bool] = lambda key, stem: True
     """Whether there is one such item. What is said of any other is not looked at, and lacks nothing."""
     sizes: str = "run 'syncagent probe' first"
     """What to do about a size that is not known."""
+
+
 class Format(Protocol):
     """One kind of annotation file."""
 
