@@ -19,6 +19,7 @@ from syncagent.ingest.formats.base import (
     Only,
     Tree,
     Zip,
+    shown,
 )
 
 __all__ = [
@@ -75,7 +76,7 @@ def pick(name: str | None, tree: Tree, what: str) -> Format:
     likely = guess(tree)
     if len(likely) != 1:
         told = f"may be {' or '.join(likely)}" if likely else "looks like none of the annotation formats"
-        raise InvalidInput(f"{what} {told}", resource=what, hint=f"name one of {', '.join(NAMES)}")
+        raise InvalidInput(f"{shown(what)} {told}", resource=what, hint=f"name one of {', '.join(NAMES)}")
     return get(likely[0])
 
 

@@ -132,10 +132,12 @@ class Coco:
     def _add(self, name: str, tree: Tree, groups: Groups, labels: dict[Id, Label]) -> None:
         """Take the images and categories of a list of results from the file that tells them."""
         if self._images is None:
-            raise InvalidInput(
-                f"{name}: a list of results does not tell its images", resource=name,
+            raise wrong(
+                name,
+                None,
+                "a list of results does not tell its images",
                 hint="name the file that does, as 'images'",
-            )  # fmt: skip
+            )
         counts: Counter[str] = Counter()
         for member, batch in _batches(tree, name, ("images", "categories")):
             self._take(name, member, counts, batch, groups, labels)

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from syncagent.errors import InvalidInput
 from syncagent.ingest import masks
 from syncagent.ingest.annotations import (
     Annotation,
@@ -25,7 +24,7 @@ from syncagent.ingest.annotations import (
     area,
     bounds,
 )
-from syncagent.ingest.formats.base import Losses, a, needs_size
+from syncagent.ingest.formats.base import Losses, a, needs_size, refuse
 from syncagent.ingest.formats.carry import lesser, lesser_of_item
 
 Json = dict[str, Any]
@@ -155,10 +154,8 @@ class Writer:
                 return {"segmentation": rings, "bbox": _bbox(around), "area": area(one.geometry)}, None
             case Mask(width, height, counts):
                 if (width, height) != (item.width, item.height):
-                    raise InvalidInput(
-                        f"{item.key}: a mask of {width} x {height} pixels on a picture of {item.width} x {item.height}",
-                        resource=item.key,
-                    )  # fmt: skip
+                    size = f"{item.width} x {item.height}"
+                    refuse(item.key, None, f"a mask of {width} x {height} pixels on a picture of {size}")
                 told = {"size": [height, width], "counts": counts.decode()}
                 around = masks.bounds(one.geometry) or (0, 0, 0, 0)
                 return {"segmentation": told, "bbox": _bbox(around), "area": masks.area(one.geometry)}, None

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr  # they write, and parse nothing
 
-from syncagent.errors import InvalidInput
 from syncagent.ingest import masks
 from syncagent.ingest.annotations import (
     Annotation,
@@ -33,7 +32,7 @@ from syncagent.ingest.annotations import (
     Pose,
     Ring,
 )
-from syncagent.ingest.formats.base import Losses, Out, a, needs_size
+from syncagent.ingest.formats.base import Losses, Out, a, needs_size, refuse
 from syncagent.ingest.formats.carry import lesser, lesser_of_item, number, pairs, same_kind, turned
 
 _HELD = ("object_id",)
@@ -131,10 +130,7 @@ class _Document:
             if not self._holds(item, one.geometry) or self._unfit_for_video(item, one):
                 continue
             if one.frame is None:
-                raise InvalidInput(
-                    f"{item.key}: annotation {position}: cvat needs the frame of everything in a video",
-                    resource=item.key,
-                )
+                refuse(item.key, f"annotation {position}", "cvat needs the frame of everything in a video")
             made.append(self._track(item, one, next(free) if one.object_id is None else one.object_id))
         return made
 
@@ -387,7 +383,7 @@ def _whole_text(text: str, key: str) -> str:
     :raises InvalidInput: XML cannot.
     """
     if _ILLEGAL.search(text):
-        raise InvalidInput(f"{key!r} has characters that XML does not have", resource=key)
+        refuse(key, None, "has characters that XML does not have")
     return text
 
 
@@ -443,9 +439,10 @@ def _mask(mask: Mask, item: Labelled, width: int, height: int) -> dict[str, str]
     import numpy as np
 
     if (mask.width, mask.height) != (width, height):
-        raise InvalidInput(
-            f"{item.key}: a mask of {mask.width} x {mask.height} pixels in a picture of {width} x {height}",
-            resource=item.key,
+        refuse(
+            item.key,
+            None,
+            f"a mask of {mask.width} x {mask.height} pixels in a picture of {width} x {height}",
         )
     left, top, right, bottom = (int(side) for side in masks.bounds(mask) or (0, 0, 0, 0))
     flat = masks.decode(mask)[top:bottom, left:right].ravel()

@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 import msgspec
 
-from syncagent.errors import InvalidInput
 from syncagent.ingest.annotations import (
     Annotation,
     Box,
@@ -26,7 +25,7 @@ from syncagent.ingest.annotations import (
     Polygon,
     Subtitle,
 )
-from syncagent.ingest.formats.base import Losses, Out, a, needs_size
+from syncagent.ingest.formats.base import Losses, Out, a, needs_size, refuse
 from syncagent.ingest.formats.carry import between, lesser, pairs, rate
 from syncagent.ingest.formats.label_studio_regions import MARK
 
@@ -140,10 +139,7 @@ class _Task:
         start = float(one.frame / fps) if one.start is None and one.frame is not None and fps else one.start
         end = float(one.end_frame / fps) if one.end is None and one.end_frame is not None and fps else one.end
         if start is None or end is None:
-            raise InvalidInput(
-                f"{self._item.key}: {a(one.geometry)} needs a start and an end in seconds",
-                resource=self._item.key,
-            )
+            refuse(self._item.key, None, f"{a(one.geometry)} needs a start and an end in seconds")
         return {"start": start, "end": end, "channel": 0}
 
     def _classification(self, one: Annotation) -> Json:
@@ -192,9 +188,7 @@ class _Task:
                 from syncagent.ingest.formats import label_studio_rle
 
                 if (one.geometry.width, one.geometry.height) != (width, height):
-                    raise InvalidInput(
-                        f"{self._item.key}: a mask is not of its picture's size", resource=self._item.key
-                    )
+                    refuse(self._item.key, None, "a mask is not of its picture's size")
                 yield "brush", "brushlabels", {"format": "rle", "rle": label_studio_rle.encode(one.geometry)}
 
     def _track(self, one: Annotation) -> Iterator[Json]:

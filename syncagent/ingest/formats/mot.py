@@ -26,7 +26,6 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import msgspec
 
-from syncagent.errors import InvalidInput
 from syncagent.ingest.annotations import Annotation, Box, KeyFrame, Label, Labelled
 from syncagent.ingest.formats.base import (
     Context,
@@ -128,9 +127,7 @@ class Mot:
             }
             names = [label.name for label in numbered(labels, used)]
             if any("\n" in name or "\r" in name for name in names):
-                raise InvalidInput(
-                    f"{item.key}: a label of several lines has no place in labels.txt", resource=item.key
-                )
+                refuse(item.key, None, "a label of several lines has no place in labels.txt")
             with out.create(f"{folder}/seqinfo.ini") as file:
                 file.write(_seqinfo(item, folder).encode())
             with out.create(f"{folder}/gt/labels.txt") as file:
@@ -366,7 +363,7 @@ def _fits(item: Labelled, one: Annotation, losses: Losses) -> bool:
     if one.object_id is not None and not _ID.fullmatch(one.object_id):
         losses.add(Mot.name, item.key, "an object's id that is no number")
     if one.frame is None:
-        raise InvalidInput(f"{item.key}: mot needs the frame of every box", resource=item.key)
+        refuse(item.key, None, "mot needs the frame of every box")
     return True
 
 

@@ -363,9 +363,8 @@ def painted(
         mask = one.geometry
         assert isinstance(mask, Mask)  # noqa: S101  # see held_masks
         if (mask.width, mask.height) != (width, height):
-            raise InvalidInput(
-                f"{item.key}: a mask of {mask.width} x {mask.height} pixels on a picture of {width} x {height}", resource=item.key
-            )  # fmt: skip
+            size = f"{width} x {height}"
+            refuse(item.key, None, f"a mask of {mask.width} x {mask.height} pixels on a picture of {size}")
         if number is None:
             losses.add(form, item.key, "a mask for which no number is left")
             continue

@@ -9,9 +9,8 @@ from typing import Any
 
 import msgspec
 
-from syncagent.errors import InvalidInput
 from syncagent.ingest.annotations import Annotation, Box, Label, Labelled, Mask, rgb
-from syncagent.ingest.formats.base import Losses, a, needs_size, numbered
+from syncagent.ingest.formats.base import Losses, a, needs_size, numbered, refuse
 from syncagent.ingest.formats.carry import lesser, lesser_of_item, number
 from syncagent.ingest.formats.png import VOID, VOID_COLOR, held_masks, object_numbers, painted, png, voc_color
 
@@ -205,7 +204,7 @@ def _xml(text: str, key: str) -> str:
     :raises InvalidInput: it has characters that XML has not.
     """
     if not _sound(text):
-        raise InvalidInput(f"{key!r} has characters that XML cannot hold", resource=key)
+        refuse(key, None, "has characters that XML cannot hold")
     return _escaped(text)
 
 

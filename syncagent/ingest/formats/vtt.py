@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import ClassVar
 
-from syncagent.errors import InvalidInput
 from syncagent.ingest.annotations import Annotation, Label, Labelled, Subtitle
 from syncagent.ingest.formats.base import (
     Context,
@@ -33,6 +32,7 @@ from syncagent.ingest.formats.base import (
     read_text,
     refuse,
     without_suffix,
+    wrong,
 )
 from syncagent.ingest.formats.carry import lesser, lesser_of_item, named_as_media, rate
 from syncagent.ingest.formats.checks import sound, writable
@@ -308,7 +308,7 @@ def _file_name(item: Labelled, language: str, suffix: str) -> str:
         told, stem, tag = _media(key + tail)
         if told == key and tag == (language or None) and (stem or key == item.key):
             return key + tail
-    raise InvalidInput(f"{item.key}: no name of a subtitle file would tell of it", resource=item.key)
+    raise wrong(item.key, None, "no name of a subtitle file would tell of it")
 
 
 # -- times ---------------------------------------------------------------------------------------
@@ -334,13 +334,10 @@ def _times(item: Labelled, number: int, one: Annotation) -> tuple[int, int]:
         if time is None and frame is not None and fps:
             time = float(frame / fps)  # noqa: PLW2901
         if time is None or not 0 <= time < 3_600_000_000:
-            raise InvalidInput(
-                f"{item.key}: annotation {number}: a subtitle needs a start and an end in seconds",
-                resource=item.key,
-            )
+            refuse(item.key, f"annotation {number}", "a subtitle needs a start and an end in seconds")
         found.append(round(time * 1000))
     if found[1] < found[0]:
-        raise InvalidInput(f"{item.key}: annotation {number}: it ends before it starts", resource=item.key)
+        refuse(item.key, f"annotation {number}", "it ends before it starts")
     return found[0], found[1]
 
 
