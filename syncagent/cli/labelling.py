@@ -49,13 +49,13 @@ def import_(
 ) -> int:
     """Give the annotations of a file or folder to a dataset's items. Running it again adds nothing."""
     from syncagent.ingest.annotate import context_of, import_annotations
-    from syncagent.ingest.formats import open_tree, pick
+    from syncagent.ingest.formats import open_tree, pick, read
 
     found = agent.catalog.dataset(dataset)
     store = agent.catalog.labels
     tree = open_tree(path)
     reader = pick(form, tree, str(path))
-    items = reader.read(tree, context_of(store, found.id, root=root))
+    items = read(reader, tree, str(path), context_of(store, found.id, root=root))
     with output.Counter() as progress:
         report = import_annotations(
             store, found.id, items, root=root, labels=reader.labels(tree), replace=replace,
@@ -63,6 +63,8 @@ def import_(
         )  # fmt: skip
     for line in report.unmatched:
         output.note(f"! {output.printable(line)}")
+    if report.missing and root and not root.endswith("/"):
+        output.note(f"--root {output.printable(root)} stands before the names as it is; a folder ends in '/'")
     if as_json:
         output.emit_json({"report": asdict(report)})
     else:
@@ -122,7 +124,7 @@ def convert(source: Path, target: Path, form: str | None, to: str, media: Path |
 
     tree = open_tree(source)
     reader, writer = pick(form, tree, str(source)), get(to)
-    with _losses(lossy) as losses, _counted(_read(reader, tree, media)) as (items, counts):
+    with _losses(lossy) as losses, _counted(_read(reader, tree, source, media)) as (items, counts):
         writer.write(items, NewFolder(target), labels=reader.labels(tree), losses=losses)
     sys.stdout.write(f"{counts['annotations']} annotations of {counts['items']} items\n")
     return 0
@@ -156,7 +158,7 @@ def stats(
         items = exported(agent.catalog.labels, found.id, query_of(prefix, label, query))
     elif Path(target).exists():
         tree = open_tree(Path(target))
-        items = _read(pick(form, tree, target), tree, media)
+        items = _read(pick(form, tree, target), tree, Path(target), media)
     else:
         raise NotFound(f"no dataset and no file {target!r}", resource=target)
     counts: Counter[tuple[str, str]] = Counter()
@@ -315,15 +317,16 @@ def source_rm(agent: Agent, dataset: str, prefix: str) -> None:
 # -- small things --------------------------------------------------------------------------------
 
 
-def _read(reader: Format, tree: Tree, media: Path | None) -> Iterator[Labelled]:
+def _read(reader: Format, tree: Tree, source: Path, media: Path | None) -> Iterator[Labelled]:
     """Items of files that no dataset is asked about."""
-    from syncagent.ingest.formats import Context
+    from syncagent.ingest.formats import Context, read
     from syncagent.ingest.local import Media
 
     if media is None:
-        return reader.read(tree, Context(sizes="name the pictures' folder with --media"))
+        return read(reader, tree, str(source), Context(sizes="name the pictures' folder with --media"))
     found = Media(media)
-    return found.named(reader.read(tree, Context(size=found.size, sizes=f"put the picture below {media}")))
+    context = Context(size=found.size, sizes=f"put the picture below {media}")
+    return found.named(read(reader, tree, str(source), context))
 
 
 @contextmanager

@@ -66,21 +66,27 @@ def import_annotations(
     """Give annotations to the items that they name. Running it again adds nothing.
 
     :param root: what the items' keys have before the names in the files.
-    :param labels: declared by the files: they go to the recipe, used or not.
+    :param labels: declared by the files: they go to the recipe, used or not, unless all that the files tell of is missing.
     :param replace: remove all other annotations of the items that the files tell of.
     """
     report = Imported()
     colors = colors_of(store.labels(dataset))
-    report.labels += _add_labels(store, dataset, {one.name: one.color for one in labels}, colors)
+    declared = {one.name: one.color for one in labels}
     left = iter(found)
     cleared: set[str] = set()
-    while batch := list(islice(left, _BATCH)):
-        used = {one.label: None for item in batch for one in item.annotations}
-        report.labels += _add_labels(store, dataset, used, colors)
+    # Read before anything is written: files that cannot be read, or tell of other items, leave the recipe alone.
+    batch = list(islice(left, _BATCH))
+    if not batch:
+        report.labels += _add_labels(store, dataset, declared, colors)
+    while batch:
         pairs = _paired(store, dataset, batch, root, report)
+        if pairs:
+            used = {one.label: declared.get(one.label) for _, item in pairs for one in item.annotations}
+            report.labels += _add_labels(store, dataset, {**declared, **used}, colors)
         _give(store, dataset, pairs, report, colors, replace=replace, by=by, cleared=cleared)
         if on_progress is not None:
             on_progress(report)
+        batch = list(islice(left, _BATCH))
     return report
 
 

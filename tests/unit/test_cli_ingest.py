@@ -366,3 +366,52 @@ def test_files_that_tell_no_sizes_are_looked_up_in_a_folder(run: Shell, fresh: P
         f"put the picture below {fresh}\n",
     )
     assert run("annotations", "stats", files, "--media", tmp_path / "none").code == 2
+
+
+def test_files_of_another_format_are_told_so(run: Shell, fresh: Path, tmp_path: Path) -> None:
+    files = yolo(tmp_path / "y", photo0=CENTRED)
+    for form in ("coco", "voc"):
+        run("annotations", "convert", files, tmp_path / form, "--to", form, "--media", fresh)
+    for given, form, looks in (
+        (tmp_path / "coco/coco.json", "yolo", "coco"),
+        (files, "voc", "yolo"),
+        (tmp_path / "voc/Annotations/images/photo0.xml", "coco", "voc"),
+        (tmp_path / "voc", "coco", "voc"),
+    ):
+        for words in (["import", "fresh", given, "--format", form], ["stats", given, "--format", form]):
+            wrong = run("annotations", *words)
+            assert (wrong.code, wrong.err, wrong.out) == (
+                2, f"syncagent: error: {given}: no file of it is {form}; it looks like {looks}\n", "",
+            )  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    nothing = run("annotations", "import", "fresh", tmp_path / "empty", "--format", "coco")
+    assert (nothing.code, nothing.err) == (
+        2, f"syncagent: error: {tmp_path / 'empty'}: no file of it is coco; those end in .json\n",
+    )  # fmt: skip
+    (tmp_path / "none.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert run("annotations", "import", "fresh", tmp_path / "none.json").code == 0
+
+
+def test_an_import_that_fails_leaves_the_recipe_alone(run: Shell, fresh: Path, tmp_path: Path) -> None:
+    def labels() -> object:
+        run("annotations", "export", "fresh", tmp_path / "out", "--format", "yolo")
+        text = (tmp_path / "out/data.yaml").read_text()
+        return text[text.index("names:") :].split("task:")[0].strip()
+
+    files = yolo(tmp_path / "y", photo0=CENTRED)
+    run("annotations", "convert", files, tmp_path / "c", "--to", "coco", "--media", fresh)
+    coco = json.loads((tmp_path / "c/coco.json").read_text())
+    good = json.dumps(coco)
+    coco["annotations"][0]["category_id"] = 9
+    (tmp_path / "c/coco.json").write_text(json.dumps(coco))
+    bad = run("annotations", "import", "fresh", tmp_path / "c")
+    assert (bad.code, labels()) == (2, "names: {}")
+    (tmp_path / "c/coco.json").write_text(good.replace("images/", ""))
+    lost = run("annotations", "import", "fresh", tmp_path / "c", "--root", "images")
+    assert (lost.code, labels()) == (1, "names: {}")
+    assert lost.err.splitlines() == [
+        "! imagesphoto0.jpg: no such item", "--root images stands before the names as it is; a folder ends in '/'",
+    ]  # fmt: skip
+    assert lost.out.startswith("0 annotations added, 0 there already, on 0 items; 0 new labels")
+    assert run("annotations", "import", "fresh", tmp_path / "c", "--root", "images/").code == 0
+    assert labels() == "names:\n  0: bike\n  1: bus"

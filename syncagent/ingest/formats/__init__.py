@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import cast
 
 from syncagent.errors import ConfigError, InvalidInput
+from syncagent.ingest.annotations import Labelled
 from syncagent.ingest.formats.base import (
     Context,
     Files,
@@ -20,10 +22,12 @@ from syncagent.ingest.formats.base import (
     Tree,
     Zip,
     shown,
+    wrong,
 )
 
 __all__ = [
     "NAMES", "Context", "Files", "Folder", "Format", "Losses", "NewFiles", "NewFolder", "Only", "Tree", "Zip", "get", "guess", "open_tree", "pick",
+    "read",
 ]  # fmt: skip
 
 NAMES = {
@@ -78,6 +82,26 @@ def pick(name: str | None, tree: Tree, what: str) -> Format:
         told = f"may be {' or '.join(likely)}" if likely else "looks like none of the annotation formats"
         raise InvalidInput(f"{shown(what)} {told}", resource=what, hint=f"name one of {', '.join(NAMES)}")
     return get(likely[0])
+
+
+def read(form: Format, tree: Tree, what: str, context: Context = Context()) -> Iterator[Labelled]:  # noqa: B008  # frozen
+    """What a format reads of some files.
+
+    :param what: what errors call the files.
+    :raises InvalidInput: it reads nothing, and they are another format's; see `Format.read`.
+    """
+    empty = True
+    for item in form.read(tree, context):
+        empty = False
+        yield item
+    if empty and form.name not in (likely := guess(tree)):
+        if likely:
+            reason, hint = f"no file of it is {form.name}", f"it looks like {' or '.join(likely)}"
+        elif any(name.lower().endswith(form.suffixes) for name in tree.names()):
+            return  # nothing can be said against it
+        else:
+            reason, hint = f"no file of it is {form.name}", f"those end in {', '.join(form.suffixes)}"
+        raise wrong(what, None, reason, hint=hint)
 
 
 def guess(tree: Tree) -> list[str]:
