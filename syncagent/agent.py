@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from syncagent.catalog import Item
     from syncagent.catalog.rest import Session
+    from syncagent.catalog.sql.webhooks import Webhooks
     from syncagent.config import Settings
     from syncagent.ingest.download import Downloader
     from syncagent.ingest.follow import Followed, Following
@@ -190,6 +191,13 @@ class Agent:
             )  # fmt: skip
         finally:
             self.shut(bucket)
+
+    def webhooks(self) -> Webhooks | None:
+        """Whom to tell of datasets' items; None where that is the business of the catalog's server."""
+        from syncagent.catalog.sql.sqlite import SqliteCatalog
+        from syncagent.catalog.sql.webhooks import Webhooks
+
+        return Webhooks(self.catalog) if isinstance(self.catalog, SqliteCatalog) else None
 
     def uploader(self, dataset: Dataset, *, overwrite: bool = False) -> Uploader:
         """What uploads into a dataset: to its bucket, or beside the catalog where it has none."""

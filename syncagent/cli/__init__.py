@@ -10,7 +10,19 @@ import traceback
 
 import click
 
-from syncagent.cli import browse, daemon, doctor, download, ingest, labelling, mirror, records, serve, upkeep
+from syncagent.cli import (
+    browse,
+    daemon,
+    doctor,
+    download,
+    ingest,
+    labelling,
+    mirror,
+    records,
+    serve,
+    upkeep,
+    webhook,
+)
 from syncagent.cli.root import cli, hush
 from syncagent.errors import (
     EXIT_BUG,
@@ -34,7 +46,7 @@ _PATHS = {
 """Exit codes of paths that cannot be read or written."""
 _OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
-for _module in (mirror, browse, ingest, download, labelling, records, upkeep, doctor, serve, daemon):
+for _module in (mirror, browse, ingest, download, labelling, records, upkeep, doctor, serve, daemon, webhook):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

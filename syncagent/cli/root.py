@@ -95,7 +95,12 @@ def _log(level: str) -> None:
 
 
 def _warn_of_unknown_variables(root: click.Command, settings: set[str]) -> None:
-    known = {"SYNCAGENT_HOME", "SYNCAGENT_PASSWORD", *(f"SYNCAGENT_{name.upper()}" for name in settings)}
+    known = {
+        "SYNCAGENT_HOME",
+        "SYNCAGENT_PASSWORD",
+        "SYNCAGENT_WEBHOOK_SECRET",
+        *(f"SYNCAGENT_{name.upper()}" for name in settings),
+    }
     given = {name for name, value in os.environ.items() if value and name.startswith("SYNCAGENT_")} - known
     given = {name for name in given if not name.startswith("SYNCAGENT_TEST_")}
     if not given:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from syncagent.agent import Agent
     from syncagent.catalog.sql.accounts import Accounts
 
+_STOP_SECONDS = 20.0
+
 
 @click.command()
 @option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -44,6 +46,7 @@ def serve(agent: Agent, host: str, port: int) -> None:
     try:
         import uvicorn
 
+        from syncagent.handlers.outbox import Teller
         from syncagent.server.app import create_app
     except ModuleNotFoundError as missing:
         raise ConfigError(
@@ -62,7 +65,13 @@ def serve(agent: Agent, host: str, port: int) -> None:
         address, bound = opened.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         output.note(f"serving on http://{shown}:{bound} (API under /api/v1, stop with Ctrl-C)")
+        webhooks = agent.webhooks()
+        teller = Teller(webhooks) if webhooks else None
+        if teller:
+            teller.start()
         server.run(sockets=[opened])
+        if teller:
+            teller.stop(_STOP_SECONDS)
 
 
 def listening(config: uvicorn.Config) -> socket.socket:

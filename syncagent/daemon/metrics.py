@@ -94,6 +94,12 @@ class Metrics:
             ["dataset"],
             registry=registry,
         )
+        self.webhooks = Total(
+            "syncagent_webhook_events",
+            "Events for webhooks by what became of them.",
+            ["dataset", "result"],
+            registry=registry,
+        )
         self.dead = Gauge(
             "syncagent_dead_letters", "Messages that were given up, and kept.", registry=registry
         )
@@ -170,6 +176,10 @@ class Metrics:
                     self.requests.labels(dataset, kind).inc(more)
                     if prices.get(kind):
                         self.cost.labels(dataset).inc(more * prices[kind] / 1000)
+
+    def told(self, dataset: str, result: str, count: int) -> None:
+        """Note what became of some events for a webhook."""
+        self.webhooks.labels(dataset, result).inc(count)
 
     def text(self) -> bytes:
         """For Prometheus."""

@@ -28,6 +28,7 @@ from syncagent.drivers.queues import Queue, open_queue
 from syncagent.drivers.secrets import read_secret
 from syncagent.errors import ConfigError, SyncAgentError
 from syncagent.handlers.mirror import Mirror
+from syncagent.handlers.outbox import Teller
 
 _log = logging.getLogger("syncagent.daemon")
 _WITH_QUEUE, _WITHOUT = "24h", "15m"
@@ -55,6 +56,8 @@ class _Work:
                     )
                 )  # fmt: skip
             self.sweeper = Sweeper(self.agent, plans, metrics)
+            webhooks = self.agent.webhooks()
+            self.teller = Teller(webhooks, count=metrics.told) if webhooks else None
         except BaseException:
             self.agent.close()
             raise
@@ -86,6 +89,8 @@ class _Work:
         for consumer in self.consumers:
             consumer.start()
         self.sweeper.start()
+        if self.teller:
+            self.teller.start()
 
     def stop(self, seconds: float) -> int:
         """End; returns how many messages are left for another delivery."""
@@ -93,8 +98,10 @@ class _Work:
         self.sweeper.ask_to_stop()
         with ThreadPoolExecutor(max(1, len(self.consumers)), thread_name_prefix="syncagent-drain") as pool:
             left: int = sum(pool.map(lambda consumer: consumer.stop(seconds), self.consumers))
-        swept = self.sweeper.stop(max(0.5, until - time.monotonic()))
-        if swept:
+        ended = self.sweeper.stop(max(0.5, until - time.monotonic()))
+        if self.teller:  # last: what was just settled is told as well, or by the next process
+            ended &= self.teller.stop(max(0.5, until - time.monotonic()))
+        if ended:
             self.agent.close()
         return left
 

@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 import socket
 import tempfile
+from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -34,7 +35,7 @@ def fetch(url: str, *, limit: int = 1 << 30, private: bool = False) -> tuple[Bin
     with httpx.Client(timeout=_TIMEOUT, follow_redirects=False, trust_env=False) as client:
         for _ in range(_REDIRECTS + 1):
             with contextlib.ExitStack() as stack:
-                answer = _open(client, url, stack, private=private)
+                answer = send(client, url, stack, private=private)
                 if answer.is_redirect:
                     url = urljoin(url, answer.headers.get("location", ""))
                     continue
@@ -58,7 +59,20 @@ def name_of(url: str) -> str:
     return name
 
 
-def _open(client: httpx.Client, url: str, stack: contextlib.ExitStack, *, private: bool) -> httpx.Response:
+def send(
+    client: httpx.Client,
+    url: str,
+    stack: contextlib.ExitStack,
+    *,
+    private: bool,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = _TIMEOUT,
+) -> httpx.Response:
+    """One request to an address that was looked at: GET, or POST where there is a body. The answer is not read yet.
+
+    :param stack: closes the answer at its end. :raises SyncAgentError: see `fetch`.
+    """
     parts = urlsplit(url)
     shown = _shown(url)
     host = parts.hostname or ""
@@ -71,9 +85,10 @@ def _open(client: httpx.Client, url: str, stack: contextlib.ExitStack, *, privat
     address = _address(host, port, shown, private=private)
     told = f"[{address}]" if ":" in address else address
     request = client.build_request(
-        "GET", httpx.URL(url).copy_with(host=told, port=port),
-        headers={"Host": host if parts.port is None else f"{host}:{port}", "Accept-Encoding": "identity"},
-        extensions={"sni_hostname": host, "timeout": dict.fromkeys(("connect", "read", "write", "pool"), _TIMEOUT)},
+        "GET" if body is None else "POST", httpx.URL(url).copy_with(host=told, port=port),
+        headers={"Host": host if parts.port is None else f"{host}:{port}", "Accept-Encoding": "identity", **(headers or {})},
+        content=body,
+        extensions={"sni_hostname": host, "timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout)},
     )  # fmt: skip
     try:
         answer = client.send(request, stream=True)

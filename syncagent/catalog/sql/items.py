@@ -86,7 +86,7 @@ class Items:
             f"SELECT i.n {self._from(compiled, compiled.order_by)} ORDER BY {compiled.order_by} LIMIT :_size OFFSET :_skip",
             {**given, "_size": size, "_skip": size * query.page},
         )
-        return self._numbered([n for (n,) in rows]), total
+        return self.numbered([n for (n,) in rows]), total
 
     def all(self, dataset: str, query: Query) -> Iterator[Item]:
         """Everything that a query finds, whatever its page, oldest first. What is found may be changed meanwhile."""
@@ -95,7 +95,7 @@ class Items:
         statement = f"SELECT i.n {self._from(compiled)} AND i.n > :_after ORDER BY i.n LIMIT 1000"
         while rows := self._db.sql(statement, given):
             given["_after"] = rows[-1][0]
-            yield from self._numbered([n for (n,) in rows])
+            yield from self.numbered([n for (n,) in rows])
 
     def _compiled(self, query: Query) -> Any:
         return compile_query(query, stamp=self._catalog.stamp, dialect=SQLITE)
@@ -107,7 +107,8 @@ class Items:
         joins = " LEFT JOIN item_metadata m ON m.item = i.n" if compiled.needs_metadata else ""
         return f"FROM item i{joins} WHERE i.dataset = :dataset{driver} AND i.removed_at IS NULL AND ({compiled.where})"
 
-    def _numbered(self, numbers: Sequence[int]) -> list[Item]:
+    def numbered(self, numbers: Sequence[int]) -> list[Item]:
+        """Items by the numbers of their rows, in that order, those in the trash included; what is gone is left out."""
         rows = self._db.query("items_by_number", {"numbers": json.dumps(numbers)})
         found = {row[1]: self._catalog.item_of(row[0], row[1:]) for row in rows}
         return [found[n] for n in numbers if n in found]

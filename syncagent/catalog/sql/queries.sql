@@ -696,3 +696,54 @@ ON CONFLICT (item) DO UPDATE SET system = excluded.system, probed = excluded.pro
 -- name: write_type
 -- A type by content.
 UPDATE item SET content_type = :type WHERE n = :n;
+
+-- name: put_webhook
+-- Whom to tell of a dataset's items.
+INSERT INTO webhook (dataset, url, sealed, private, created_at) VALUES (:dataset, :url, :sealed, :private, :now)
+ON CONFLICT (dataset) DO UPDATE SET url = excluded.url, sealed = excluded.sealed, private = excluded.private,
+    failures = 0, retry_at = 0, error = NULL;
+
+-- name: remove_webhook
+-- Nobody is told any more.
+DELETE FROM webhook WHERE dataset = :dataset;
+
+-- name: empty_outbox
+-- What nobody has to be told any more.
+DELETE FROM outbox WHERE dataset = :dataset;
+
+-- name: webhooks
+-- All webhooks, and how much each is still to be told.
+SELECT d.name, w.url, w.sealed, w.private, (SELECT count(*) FROM outbox o WHERE o.dataset = w.dataset), w.failures,
+       w.dropped, w.error
+FROM webhook w JOIN dataset d ON d.n = w.dataset ORDER BY d.name;
+
+-- name: take_outbox
+-- The oldest of what is to be told, for whoever asks first.
+UPDATE outbox SET taken_until = :until
+WHERE n IN (
+  SELECT o.n FROM outbox o JOIN webhook w ON w.dataset = o.dataset
+  WHERE o.dataset = :dataset AND o.taken_until <= :now AND w.retry_at <= :now
+  ORDER BY o.n LIMIT :most
+)
+RETURNING n, item, what, key, source, at;
+
+-- name: told
+-- It was told.
+DELETE FROM outbox WHERE n = :n;
+
+-- name: release_outbox
+-- It was not told.
+UPDATE outbox SET taken_until = 0 WHERE n = :n;
+
+-- name: drop_outbox
+-- What could not be told for too long.
+DELETE FROM outbox WHERE dataset = :dataset AND at < :before;
+
+-- name: webhook_well
+-- The last request went well.
+UPDATE webhook SET failures = 0, retry_at = 0, error = NULL WHERE dataset = :dataset;
+
+-- name: webhook_failed
+-- The last request did not.
+UPDATE webhook SET failures = failures + 1, retry_at = :retry_at, error = :error, dropped = dropped + :dropped
+WHERE dataset = :dataset;

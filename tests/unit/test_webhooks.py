@@ -1,0 +1,288 @@
+"""Webhooks: told at least once, signed, in order, and never lost."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncagent.agent import Agent
+from syncagent.catalog import Dataset
+from syncagent.catalog.sql.items import Items
+from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.catalog.sql.webhooks import Webhooks
+from syncagent.config import load
+from syncagent.drivers.memory import MemoryDriver, open_driver
+from syncagent.errors import InvalidInput, NotFound, Refused
+from syncagent.handlers import outbox
+from syncagent.handlers.outbox import Teller, event_of, key_of, new_secret, post, signed
+from syncagent.model import DriverSpec
+from syncagent.reconcile import Reconciler
+from tests.rigs.fake_http import DROP, FakeHttp, Request
+
+SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
+
+
+class World:
+    """A dataset with a webhook, which is a server of ours."""
+
+    def __init__(self, agent: Agent, name: str, receiver: FakeHttp) -> None:
+        self.agent, self.receiver = agent, receiver
+        self.dataset: Dataset = agent.catalog.ensure_dataset(
+            name, DriverSpec(type="memory", bucket=name, name=name)
+        )
+        driver = open_driver(DriverSpec(type="memory", bucket=name))
+        assert isinstance(driver, MemoryDriver)
+        self.driver = driver
+        self.of: Reconciler = agent.reconciler(self.dataset)
+        webhooks = agent.webhooks()
+        assert webhooks is not None
+        self.webhooks: Webhooks = webhooks
+        self.webhooks.put(name, f"{receiver.url}/hook?token=private", SECRET, private=True)
+
+    def put(self, key: str, body: bytes = b"x") -> None:
+        self.driver.put(key, io.BytesIO(body))
+
+    def heard(self) -> list[tuple[str, str, str | None]]:
+        """Each event that was acknowledged, by its id once: what, key, moved from."""
+        told = {event["id"]: event for event in map(self.event, self.receiver.requests)}
+        return [
+            (event["type"].rpartition(".")[2], event["subject"], event["data"]["movedFrom"])
+            for event in sorted(told.values(), key=lambda event: event["sequence"])
+        ]
+
+    @staticmethod
+    def event(request: Request) -> dict[str, Any]:
+        return json.loads(request.body)  # type: ignore[no-any-return]
+
+    def waiting(self) -> int:
+        return self.webhooks.get(self.dataset.name).waiting
+
+
+@pytest.fixture
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    with (
+        FakeHttp(lambda _: (204, {}, b"")) as receiver,
+        Agent(load(catalog=f"sqlite:///{tmp_path / 'c.db'}")) as agent,
+    ):
+        yield World(agent, f"w-{tmp_path.name}", receiver)
+
+
+def until(told: Callable[[], Any], seconds: float = 10.0) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := told()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return found
+
+
+def tell(world: World, wanted: int) -> None:
+    teller = Teller(world.webhooks)
+    teller.start()
+    until(lambda: len(world.receiver.requests) >= wanted and world.waiting() == 0)
+    assert teller.stop(10)
+
+
+def test_everything_that_happens_to_an_item_is_told(world: World) -> None:
+    world.put("a")
+    world.put("b", b"other")
+    world.of.sweep()
+    world.of.settle("a")  # nothing happens
+    world.put("a", b"new")
+    world.of.settle("a")
+    world.driver.delete("b")
+    world.of.settle("b")
+    world.put("b", b"back")
+    world.of.settle_many(["b", "never"])
+    world.driver.delete("a")
+    world.put("c", b"new")
+    world.of.sweep(max_deletes=10)
+    tell(world, 6)
+    assert world.heard() == [
+        ("created", "a", None), ("created", "b", None), ("updated", "a", None), ("removed", "b", None),
+        ("restored", "b", None), ("moved", "c", "a"),
+    ]  # fmt: skip
+
+
+def test_an_event_is_a_signed_cloudevent(world: World) -> None:
+    world.put("in/a.jpg")
+    world.of.settle("in/a.jpg")
+    tell(world, 1)
+    (request,) = world.receiver.requests
+    assert (request.method, request.path) == ("POST", "/hook")
+    assert request.headers["content-type"].startswith("application/cloudevents+json")
+    event = world.event(request)
+    id, at = request.headers["webhook-id"], request.headers["webhook-timestamp"]
+    mark = hmac.new(b"k" * 24, f"{id}.{at}.".encode() + request.body, hashlib.sha256).digest()
+    assert request.headers["webhook-signature"] == "v1," + base64.b64encode(mark).decode()
+    assert abs(int(at) - time.time()) < 60
+    assert (event["specversion"], event["id"], event["subject"]) == ("1.0", id, "in/a.jpg")
+    assert event["type"] == "io.syncagent.item.created"
+    item = event["data"]["item"]
+    assert (item["id"], item["filename"], item["metadata"]["system"]["size"]) == (
+        event["data"]["itemId"],
+        "/in/a.jpg",
+        1,
+    )
+
+
+def test_what_people_do_is_told_too(world: World) -> None:
+    world.put("a")
+    world.of.settle("a")
+    catalog = world.agent.catalog
+    assert isinstance(catalog, SqliteCatalog)
+    item = catalog.item(world.dataset.id, "a")
+    Items(catalog).rename(item.id, "z", by="somebody")
+    Items(catalog).dismiss(item.id, by="somebody")
+    tell(world, 3)
+    assert world.heard() == [("created", "a", None), ("moved", "z", "a"), ("removed", "z", None)]
+
+
+def test_what_was_not_heard_is_told_again_in_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "_FIRST_PAUSE", 0)
+    answers = iter(
+        [(500, {}, b""), DROP, (302, {"Location": "/elsewhere"}, b""), (429, {"Retry-After": "0"}, b"")]
+    )
+    acknowledged: list[str] = []
+
+    def reply(request: Request) -> Any:
+        answer = next(answers, (200, {}, b"ok"))
+        if answer[0] == 200:
+            acknowledged.append(World.event(request)["type"].rpartition(".")[2])
+        return answer
+
+    world.receiver.reply = reply
+    for body in (b"1", b"2", b"3"):
+        world.put("a", body)
+        world.of.settle("a")
+    world.driver.delete("a")
+    world.of.settle("a")
+    tell(world, 8)
+    assert acknowledged == ["created", "updated", "updated", "removed"]
+    assert not any(request.path == "/elsewhere" for request in world.receiver.requests)
+    assert world.webhooks.get(world.dataset.name).failures == 0
+
+
+def test_a_webhook_that_fails_rests_and_is_given_up_after_three_days(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.receiver.always((503, {}, b""))
+    world.put("a")
+    world.of.settle("a")
+    counts: list[tuple[str, str, int]] = []
+    teller = Teller(world.webhooks, count=lambda *told: counts.append(told))
+    teller.start()
+    until(lambda: world.webhooks.get(world.dataset.name).failures == 1)
+    time.sleep(0.3)
+    assert len(world.receiver.requests) == 1, "it rests"
+    assert teller.stop(10)
+    assert world.webhooks.get(world.dataset.name).error == "the webhook answers 503"
+    monkeypatch.setattr(outbox, "_KEPT_SECONDS", -10)
+    world.webhooks.put(world.dataset.name, f"{world.receiver.url}/hook", SECRET, private=True)
+    teller = Teller(world.webhooks, count=lambda *told: counts.append(told))
+    teller.start()
+    until(lambda: world.webhooks.get(world.dataset.name).dropped == 1)
+    assert teller.stop(10)
+    assert world.waiting() == 0
+    assert (world.dataset.name, "dropped", 1) in counts
+    assert "given up" in caplog.text
+    assert "private" not in caplog.text, "a URL's query may hold a token"
+
+
+def test_two_tellers_tell_each_event_once(world: World) -> None:
+    for n in range(300):
+        world.put(f"{n:03}")
+    world.of.sweep()
+    one, other = Teller(world.webhooks), Teller(world.webhooks)
+    one.start()
+    other.start()
+    until(lambda: world.waiting() == 0)
+    assert one.stop(10)
+    assert other.stop(10)
+    assert len(world.receiver.requests) == len(world.heard()) == 300
+
+
+def test_a_kill_after_the_settle_loses_no_event(tmp_path: Path) -> None:
+    """The event is written with the item: whoever comes next tells it."""
+    (tmp_path / "photos").mkdir()
+    catalog = f"sqlite:///{tmp_path / 'c.db'}"
+    script = f"""
+import os
+from syncagent.agent import Agent
+from syncagent.config import load
+with Agent(load(catalog={catalog!r})) as agent:
+    dataset = agent.resolve({str(tmp_path / "photos")!r}, name="photos", create=True)
+    agent.webhooks().put("photos", "https://example.com/", {SECRET!r})
+    open({str(tmp_path / "photos/a.jpg")!r}, "w").close()
+    agent.reconciler(dataset).settle("a.jpg")
+    os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+    with Agent(load(catalog=catalog)) as agent:
+        webhooks = agent.webhooks()
+        assert webhooks is not None
+        (telling,) = webhooks.take("photos", 10)
+        assert (telling.what, telling.key) == ("created", "a.jpg")
+        assert webhooks.take("photos", 10) == [], "taken"
+
+
+def test_without_a_webhook_nothing_is_kept(world: World) -> None:
+    world.webhooks.remove(world.dataset.name)
+    world.put("a")
+    world.of.sweep()
+    catalog = world.agent.catalog
+    assert isinstance(catalog, SqliteCatalog)
+    assert catalog.db.sql("SELECT count(*) FROM outbox") == [(0,)]
+    with pytest.raises(NotFound):
+        world.webhooks.remove(world.dataset.name)
+    with pytest.raises(NotFound):
+        world.webhooks.get(world.dataset.name)
+
+
+def test_a_dataset_that_goes_takes_its_webhook_along(world: World) -> None:
+    world.put("a")
+    world.of.sweep()
+    world.agent.catalog.remove_dataset(world.dataset.name)
+    assert world.webhooks.all() == []
+    catalog = world.agent.catalog
+    assert isinstance(catalog, SqliteCatalog)
+    assert catalog.db.sql("SELECT count(*) FROM outbox") == [(0,)]
+
+
+def test_a_private_address_is_not_told_unless_allowed(world: World) -> None:
+    import httpx
+
+    world.put("a")
+    world.of.settle("a")
+    world.webhooks.put(world.dataset.name, world.receiver.url, SECRET, private=False)
+    hook = world.webhooks.get(world.dataset.name)
+    (telling,) = world.webhooks.take(world.dataset.name, 1)
+    with httpx.Client() as client, pytest.raises(Refused):
+        post(client, hook, event_of(telling, "x"))
+    assert world.receiver.requests == []
+
+
+def test_secrets_are_made_checked_and_never_shown(world: World, tmp_path: Path) -> None:
+    assert len(key_of(new_secret())) == 24
+    for wrong in ("", "whsec_", "whsec_???", "secret", "whsec_" + base64.b64encode(b"short").decode()):
+        with pytest.raises(InvalidInput) as told:
+            key_of(wrong)
+        assert not wrong or wrong not in str(told.value) or wrong in {"whsec_", "secret"}
+    hook = world.webhooks.get(world.dataset.name)
+    assert SECRET not in repr(hook)
+    assert hook.secret == SECRET
+    assert (
+        SECRET.encode() not in Path(f"{world.agent.settings.catalog.removeprefix('sqlite:///')}").read_bytes()
+    )
+    (tmp_path / "secret").write_text(SECRET)
+    assert signed(f"file://{tmp_path / 'secret'}", "i", 1, b"b") == signed(SECRET, "i", 1, b"b")
