@@ -257,6 +257,8 @@ def _rows(path: Path) -> Iterator[tuple[str, Json]]:
     from syncagent.ingest import tables
 
     for where, row in tables.rows(path):
+        if isinstance(row, InvalidInput):
+            raise row
         key = row.pop("key", None)
         if not isinstance(key, str):
             raise InvalidInput(f"{path}: {where}: has no key", resource=str(path))

@@ -118,6 +118,9 @@ def manifest(path: Path, options: Options | None = None) -> Iterator[Upload]:
     """Everything that a CSV, JSONL or Parquet file names; local paths are relative to it. Columns: see `from_row`."""
     options = options or Options()
     for where, row in tables.rows(path):
+        if isinstance(row, InvalidInput):
+            yield Upload("", f"{path}: {where}", _nothing, error=row)
+            continue
         local = row.get("local_path")
         beside = isinstance(local, str) and not local.startswith(("http://", "https://", "/"))
         told = {**row, "local_path": str(path.parent / str(local))} if beside else row
@@ -167,7 +170,7 @@ def from_row(row: Mapping[str, Any], table: str, where: str, options: Options) -
             changes["file_types"] = types.split(",") if isinstance(types, str) else list(types)
         yield from gather(row["local_path"], replace(options, **changes))
     except SyncAgentError as error:
-        source = str(row.get("local_path") or f"{table}, {where}")
+        source = str(row.get("local_path") or f"{table}: {where}")
         yield Upload("", source, _nothing, error=error)
 
 

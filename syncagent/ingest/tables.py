@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import sys
@@ -9,19 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from syncagent.errors import InvalidInput, NotFound, Unsupported
-from syncagent.ingest.formats import stream
-from syncagent.ingest.formats.base import wrong
+from syncagent.ingest.formats.base import MAX_RECORD, wrong
 
 Row = dict[str, Any]
 _CELL = 16 << 20
 
 
-def rows(path: Path) -> Iterator[tuple[str, Row]]:
+def rows(path: Path) -> Iterator[tuple[str, Row | InvalidInput]]:
     """Rows by column's name, each with the words that name it (``line 3``). Empty cells are left out.
 
+    A row that cannot be read is given as its error: the next one may be.
+
     :param path: a file ending in ``.csv``, ``.jsonl`` or ``.parquet``.
-    :raises InvalidInput: it is not what it claims to be; which line.
+    :raises InvalidInput: it is not what it claims to be.
     """
     if not path.is_file():
         raise NotFound(f"no such file: {path}", resource=str(path))
@@ -29,9 +33,7 @@ def rows(path: Path) -> Iterator[tuple[str, Row]]:
         case ".csv":
             yield from _csv(path)
         case ".jsonl" | ".ndjson":
-            with path.open("rb") as file:
-                for number, told in stream.lines(file, str(path), dict[str, Any]):
-                    yield f"line {number}", {name: value for name, value in told.items() if value is not None}
+            yield from _jsonl(path)
         case ".parquet":
             yield from _parquet(path)
         case other:
@@ -40,17 +42,34 @@ def rows(path: Path) -> Iterator[tuple[str, Row]]:
             )
 
 
-def _csv(path: Path) -> Iterator[tuple[str, Row]]:
+def _jsonl(path: Path) -> Iterator[tuple[str, Row | InvalidInput]]:
+    decode = msgspec.json.Decoder(Row).decode
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_RECORD), b""), 1):
+            where = f"line {number}"
+            if not line.strip():
+                continue
+            try:
+                told = decode(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                yield where, wrong(str(path), where, str(error))
+            except RecursionError:
+                yield where, wrong(str(path), where, "nested too deeply")
+            else:
+                yield where, {name: value for name, value in told.items() if value is not None}
+
+
+def _csv(path: Path) -> Iterator[tuple[str, Row | InvalidInput]]:
     csv.field_size_limit(min(_CELL, sys.maxsize))
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             for row in reader:
+                where = f"line {reader.line_num}"
                 if None in row or None in row.values():
-                    raise wrong(
-                        str(path), f"line {reader.line_num}", "has another number of cells than the header"
-                    )
-                yield f"line {reader.line_num}", {name: value for name, value in row.items() if value != ""}
+                    yield where, wrong(str(path), where, "has another number of cells than the header")
+                else:
+                    yield where, {name: value for name, value in row.items() if value != ""}
     except UnicodeDecodeError as error:
         raise wrong(str(path), None, f"not UTF-8 at byte {error.start}") from error
     except csv.Error as error:

@@ -239,7 +239,8 @@ class Uploader:
             if same:
                 return Outcome(upload.key, Action.SAME, item.size)
         except SyncAgentError as error:
-            return Outcome(upload.key or upload.source, Action.FAILED, error=str(error))
+            said = str(error).removeprefix(f"{upload.source}: ")  # the line begins with it already
+            return Outcome(upload.key or upload.source, Action.FAILED, error=said)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             return Outcome(upload.key or upload.source, Action.FAILED, error=f"{upload.source}: {reason}")

@@ -415,3 +415,26 @@ def test_an_import_that_fails_leaves_the_recipe_alone(run: Shell, fresh: Path, t
     assert lost.out.startswith("0 annotations added, 0 there already, on 0 items; 0 new labels")
     assert run("annotations", "import", "fresh", tmp_path / "c", "--root", "images/").code == 0
     assert labels() == "names:\n  0: bike\n  1: bus"
+
+
+def test_a_row_that_is_wrong_is_a_line_and_the_rest_goes_on(run: Shell, photos: Path, bucket: str) -> None:
+    run("sync", bucket, "--dataset", "box", "--quiet")
+    table = photos / "m.jsonl"
+    table.write_text('{"local_path": "a.jpg"}\nnot json\n[1]\n{"local_path": "b.jpg"}\n')
+    done = run("upload", "box", "--manifest", table)
+    assert done.code == 1
+    assert sorted(line.split(" (")[0] for line in done.out.splitlines()) == [
+        f"! {table}: line 2: JSON is malformed: invalid character",
+        f"! {table}: line 3: Expected `object`, got `array`",
+        "+ a.jpg", "+ b.jpg", "2 added, 0 changed, 0 there already, 2 failed; 28 bytes, 0 annotations",
+    ]  # fmt: skip
+    table = photos / "m.csv"
+    table.write_text("path,remote_path\na.jpg,/x\n")
+    header = run("upload", "box", "--manifest", table)
+    assert header.out.startswith(f"! {table}: line 2: unknown column 'path'; known are ")
+    table.write_text("local_path,remote_path\na.jpg\nc.txt,/x\n")
+    cells = run("upload", "box", "--manifest", table)
+    assert f"! {table}: line 2: has another number of cells than the header\n" in cells.out
+    assert "+ x/c.txt\n" in cells.out
+    table.write_text("key,k\na.jpg\n")
+    assert run("metadata", "box", "--from", table).code == 2
