@@ -21,7 +21,7 @@ from syncagent.errors import EXIT_DIFFERS, InvalidInput, NotFound
 if TYPE_CHECKING:
     from syncagent.agent import Agent
     from syncagent.ingest.annotations import Labelled
-    from syncagent.ingest.formats import Format, Losses, Tree
+    from syncagent.ingest.formats import Format, Losses, NewFolder, Tree
 
 _format = option("--format", "form", metavar="NAME", help="Of the files. Default: by looking at them.")
 _media = option(
@@ -105,8 +105,8 @@ def export(
     store = agent.catalog.labels
     writer = get(form)
     items = exported(store, found.id, query_of(prefix, label, query), annotated_only=annotated_only)
-    with _losses(lossy) as losses, _counted(items) as (counted, counts):
-        writer.write(counted, NewFolder(folder), labels=recipe_labels(store, found.id), losses=losses)
+    with _losses(lossy) as losses, _counted(items) as (counted, counts), _whole(NewFolder(folder)) as out:
+        writer.write(counted, out, labels=recipe_labels(store, found.id), losses=losses)
     sys.stdout.write(f"{counts['annotations']} annotations of {counts['items']} items\n")
     return 0
 
@@ -124,8 +124,9 @@ def convert(source: Path, target: Path, form: str | None, to: str, media: Path |
 
     tree = open_tree(source)
     reader, writer = pick(form, tree, str(source)), get(to)
-    with _losses(lossy) as losses, _counted(_read(reader, tree, source, media)) as (items, counts):
-        writer.write(items, NewFolder(target), labels=reader.labels(tree), losses=losses)
+    found = _read(reader, tree, source, media)
+    with _losses(lossy) as losses, _counted(found) as (items, counts), _whole(NewFolder(target)) as out:
+        writer.write(items, out, labels=reader.labels(tree), losses=losses)
     sys.stdout.write(f"{counts['annotations']} annotations of {counts['items']} items\n")
     return 0
 
@@ -327,6 +328,16 @@ def _read(reader: Format, tree: Tree, source: Path, media: Path | None) -> Itera
     found = Media(media)
     context = Context(size=found.size, sizes=f"put the picture below {media}")
     return found.named(read(reader, tree, str(source), context))
+
+
+@contextmanager
+def _whole(folder: NewFolder) -> Iterator[NewFolder]:
+    """A folder that has all files in the end, or none."""
+    try:
+        yield folder
+    except BaseException:
+        folder.discard()
+        raise
 
 
 @contextmanager

@@ -438,3 +438,28 @@ def test_a_row_that_is_wrong_is_a_line_and_the_rest_goes_on(run: Shell, photos: 
     assert "+ x/c.txt\n" in cells.out
     table.write_text("key,k\na.jpg\n")
     assert run("metadata", "box", "--from", table).code == 2
+
+
+def test_yolo_tells_of_pictures_only_and_leaves_no_half(run: Shell, tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder, out = tmp_path / "flat", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (320, 240)).save(folder / name)
+    (folder / "note.txt").write_text("words")
+    run("sync", folder, "--quiet")
+    done = run("annotations", "export", "flat", out, "--format", "yolo")
+    assert (done.code, done.err.splitlines()[0][:8]) == (0, "note.txt")
+    assert sorted(path.name for path in out.iterdir()) == ["a.txt", "b.txt", "data.yaml"]
+    (out / "a.txt").unlink()
+    (folder / "sub").mkdir()
+    for name in ("sub/c.jpg", "sub/c.png"):
+        Image.new("RGB", (320, 240)).save(folder / name)
+    run("sync", folder, "--quiet")
+    for target in (out, tmp_path / "new/deep"):
+        clash = run("annotations", "export", "flat", target, "--format", "yolo")
+        assert clash.code == 2
+        assert "two items would be written to 'sub/c.txt'" in clash.err
+    assert sorted(path.name for path in out.iterdir()) == ["b.txt", "data.yaml"]
+    assert not (tmp_path / "new").exists()

@@ -282,6 +282,13 @@ class NewFolder:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self._written: set[str] = set()
+        self._made: list[Path] = []
+
+    def discard(self) -> None:
+        """Remove the files and folders that were not there before: half of an export is none."""
+        for path in reversed(self._made):
+            with contextlib.suppress(OSError):  # a folder that something else is in by now
+                path.rmdir() if path.is_dir() else path.unlink()
 
     @contextlib.contextmanager
     def create(self, name: str) -> Generator[BinaryIO, None, None]:
@@ -290,6 +297,7 @@ class NewFolder:
         with _as_a_name(name, self.root):
             path = safe_path(self.root, name)
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._made += reversed(new)
             # A file system counts bytes. What is left of the name is for people, and need not be whole.
             head = os.fsencode(path.name)[:100].decode("ascii", "replace").replace("\ufffd", "_")
             temporary = path.with_name(f".{head}.part")
@@ -298,7 +306,9 @@ class NewFolder:
             with out:
                 yield out
             with _as_a_name(name, self.root):
+                fresh = not path.exists()
                 temporary.replace(path)
+                self._made += [path] if fresh else []
         finally:
             temporary.unlink(missing_ok=True)
 

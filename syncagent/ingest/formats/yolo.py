@@ -30,6 +30,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any, ClassVar, NoReturn
 
 import msgspec
@@ -60,7 +61,7 @@ from syncagent.ingest.formats.base import (
     without_suffix,
     wrong,
 )
-from syncagent.ingest.formats.carry import visibility, whole
+from syncagent.ingest.formats.carry import placed, visibility, whole
 from syncagent.ingest.formats.checks import sound, writable
 from syncagent.ingest.formats.yolo_write import Folders, Writer
 
@@ -69,6 +70,9 @@ _LISTS = frozenset(
     ["classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "labels.txt", "requirements.txt"]
 )
 """Text files that tell of no picture. Below a folder ``labels``, only the first of them."""
+_PICTURES = frozenset(
+    [".bmp", ".dng", ".gif", ".heic", ".jfif", ".jpeg", ".jpg", ".mpo", ".pfm", ".png", ".tif", ".tiff", ".webp"]
+)
 _YAML = (".yaml", ".yml")
 _BESIDE = ("data.yaml", "data.yml", "classes.txt", "obj.names")
 _MOST_YAML = 50
@@ -154,7 +158,7 @@ class Yolo:
         """See `Format.write`. ``data.yaml`` is written last."""
         writer = Writer(self._task, self._shape, list(labels), losses if losses is not None else Losses())
         folders = Folders()
-        for item in writable(items, self.name, writer.losses):
+        for item in placed(writable(items, self.name, writer.losses), writer.losses, _is_picture):
             path = item.key if item.stem else without_suffix(item.key)
             before, images, after = f"/{path}".rpartition("/images/")
             name = f"{before}/labels/{after}.txt".removeprefix("/") if images else f"{path}.txt"
@@ -172,7 +176,13 @@ class Yolo:
 
 def _lacks(file: str, reason: str, hint: str) -> NoReturn:
     """Raise the error of a file for which something else is missing."""
-    raise InvalidInput(f"{file}: {reason}", resource=file, hint=hint)
+    raise wrong(file, None, reason, hint=hint)
+
+
+def _is_picture(key: str) -> bool:
+    """Whether a name is a picture's; one without an extension may be."""
+    suffix = PurePosixPath(key).suffix.lower()
+    return not suffix or suffix in _PICTURES
 
 
 def _key(name: str) -> str | None:
