@@ -296,6 +296,7 @@ class NewFolder:
         _claim(self._written, name)
         with _as_a_name(name, self.root):
             path = safe_path(self.root, name)
+            new = [one for one in (path.parent, *path.parent.parents) if not one.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
             self._made += reversed(new)
             # A file system counts bytes. What is left of the name is for people, and need not be whole.
