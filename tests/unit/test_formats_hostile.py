@@ -356,6 +356,20 @@ def test_numbers_that_are_not_finite_are_a_loss(name: str, what: str) -> None:
     assert [one for item in form.read(Files(out.files), SIZE) for one in item.annotations] == []
 
 
+@pytest.mark.parametrize("name", ["coco", "mot", "label-studio", "voc", "cvat", "table", "dataloop"])
+def test_numbers_of_which_a_format_computes_others_are_not_too_large(name: str) -> None:
+    far = Annotation(label="a", geometry=Box(-1e308, 0, 1e308, 5), object_id="1", frame=0, end_frame=0)
+    item = Labelled(key="v/a.mp4", width=64, height=48, fps="10", frames=9, annotations=(far,))
+    out, losses = NewFiles(), Losses(allowed=True)
+    get(name).write([item], out, losses=losses)
+    found = [one.geometry for item in get(name).read(Files(out.files), SIZE) for one in item.annotations]
+    if name in {"coco", "mot", "label-studio"}:
+        assert found == []
+        assert losses.counts["a box with numbers that are not finite, or too large"] == 1
+    else:
+        assert found == [far.geometry]
+
+
 @pytest.mark.parametrize("name", ["coco", "voc", "label-studio", "table", "dataloop"])
 def test_attributes_and_scores_that_are_not_finite_are_a_loss(name: str) -> None:
     held = {"kept": "yes", "odd": NAN, "deep": [1, {"x": INFINITE}]}

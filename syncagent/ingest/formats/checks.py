@@ -6,17 +6,32 @@ Readers say what is wrong with a file where they see it; here is what they would
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from syncagent.ingest.annotations import Annotation, Box, Geometry, Labelled, Mask, Point, Polygon, Polyline
+from syncagent.ingest.annotations import (
+    Annotation,
+    Box,
+    Cuboid,
+    Ellipse,
+    Geometry,
+    Labelled,
+    Mask,
+    Note,
+    Point,
+    Polygon,
+    Polyline,
+    Pose,
+)
 from syncagent.ingest.formats.base import Losses, a, refuse, wrong
 
 MOST_PIXELS = (1 << 31) - 1
 """Width and height that a picture may have: that of PNG, and more than any other kind has."""
 _MOST_FRAMES = 1 << 53  # beyond that a JSON number is not exact
+FARTHEST = 1e150
+"""Of a corner: what formats compute of those farther away, such as areas, need not be finite."""
 _DEPTH = 100
 
 
@@ -50,9 +65,12 @@ def is_text(text: str) -> bool:
 # -- writing -------------------------------------------------------------------------------------
 
 
-def writable(items: Iterable[Labelled], form: str, losses: Losses) -> Iterator[Labelled]:
+def writable(
+    items: Iterable[Labelled], form: str, losses: Losses, *, most: float = math.inf
+) -> Iterator[Labelled]:
     """Items as they are to be written: without numbers that are not finite, which no file holds so that it reads the same.
 
+    :param most: what a coordinate may be, where the format computes something of it.
     :raises Unsupported: see `Losses.add`.
     :raises InvalidInput: a text is none in UTF-8.
     """
@@ -61,8 +79,8 @@ def writable(items: Iterable[Labelled], form: str, losses: Losses) -> Iterator[L
         made = item
         if not _finite(item.user):
             made = msgspec.structs.replace(made, user=_kept(item.user, "the metadata", item, form, losses))
-        if not all(map(_plain, item.annotations)):
-            told = (_annotation(one, item, form, losses) for one in item.annotations)
+        if not all(_plain(one, most) for one in item.annotations):
+            told = (_annotation(one, item, form, losses, most) for one in item.annotations)
             made = msgspec.structs.replace(made, annotations=tuple(one for one in told if one is not None))
         yield made
 
@@ -89,13 +107,13 @@ def _encodes(told: Any) -> bool:
     return True
 
 
-def _annotation(one: Annotation, item: Labelled, form: str, losses: Losses) -> Annotation | None:
+def _annotation(one: Annotation, item: Labelled, form: str, losses: Losses, most: float) -> Annotation | None:
     """An annotation without the attributes that are not finite; None: all of it is lost."""
-    if _plain(one):
+    if _plain(one, most):
         return one
     geometries = [one.geometry, *(frame.geometry for frame in one.key_frames)]
-    if not all(map(_placed, geometries)) or not _finite((one.start, one.end)):
-        losses.add(form, item.key, f"{a(one.geometry)} with numbers that are not finite")
+    if not all(_placed(geometry, most) for geometry in geometries) or not _finite((one.start, one.end)):
+        losses.add(form, item.key, f"{a(one.geometry)} with numbers that are not finite, or too large")
         return None
     if not _finite(one.score):
         losses.add(form, item.key, "a score that is not finite")
@@ -119,35 +137,47 @@ def _kept(told: Mapping[str, Any], what: str, item: Labelled, form: str, losses:
     return {name: value for name, value in told.items() if _finite(value)}
 
 
-def _plain(one: Annotation) -> bool:
+def _plain(one: Annotation, most: float) -> bool:
     """Whether all numbers of an annotation are finite."""
     return (
-        _placed(one.geometry)
+        _placed(one.geometry, most)
         and (not one.attributes or _finite(one.attributes))
         and (one.score is None or math.isfinite(one.score))
         and (one.start is None or math.isfinite(one.start))
         and (one.end is None or math.isfinite(one.end))
-        and all(_placed(frame.geometry) and _finite(frame.attributes) for frame in one.key_frames)
+        and all(_placed(frame.geometry, most) and _finite(frame.attributes) for frame in one.key_frames)
     )
 
 
-def _placed(geometry: Geometry) -> bool:
-    """Whether all numbers of a geometry are finite."""
+def _placed(geometry: Geometry, most: float) -> bool:
+    """Whether all numbers of a geometry are finite, and none is too large."""
     match geometry:
         case Mask():
             return True
         case Box(left, top, right, bottom, angle):
-            return math.isfinite(left + top + right + bottom + angle) or _finite(
-                (left, top, right, bottom, angle)
-            )
+            return _within((left, top, right, bottom, angle), most)
         case Point(x, y):
-            return math.isfinite(x) and math.isfinite(y)
+            return _within((x, y), most)
         case Polygon(parts):
-            return all(math.isfinite(sum(ring)) or _finite(ring) for part in parts for ring in part)
+            return all(_within(ring, most) for part in parts for ring in part)
         case Polyline(lines):
-            return all(math.isfinite(sum(line)) or _finite(line) for line in lines)
+            return all(_within(line, most) for line in lines)
+        case Ellipse(x, y, rx, ry, angle):
+            return _within((x, y, rx, ry, angle), most)
+        case Cuboid(corners, angle):
+            return _within((*corners, angle), most)
+        case Pose(joints, _, box):
+            return _within((*(box or ()), *(value for one in joints for value in (one.x, one.y))), most)
+        case Note(left, top, right, bottom):
+            return _within((left, top, right, bottom), most)
         case _:
             return _finite([getattr(geometry, name) for name in geometry.__struct_fields__])
+
+
+def _within(numbers: Sequence[float], most: float) -> bool:
+    # A sum is finite if they all are, but for what is beyond it, and is quick.
+    finite = math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
+    return finite and (most == math.inf or not numbers or (max(numbers) <= most and min(numbers) >= -most))
 
 
 def _finite(told: Any, depth: int = 0) -> bool:

@@ -57,7 +57,7 @@ from syncagent.ingest.annotations import (
 from syncagent.ingest.formats import stream
 from syncagent.ingest.formats.base import Context, Losses, Out, Tree, read_file, refuse, wrong
 from syncagent.ingest.formats.carry import placed, visibility
-from syncagent.ingest.formats.checks import sound, writable
+from syncagent.ingest.formats.checks import FARTHEST, sound, writable
 from syncagent.ingest.formats.coco_groups import Group, Groups, Id
 from syncagent.ingest.formats.coco_write import CAPTION, NO_PARENT, RESERVED, Writer
 
@@ -187,7 +187,9 @@ class Coco:
         with out.create("coco.json") as file, tempfile.TemporaryFile() as images:
             file.write(b'{"info": {"description": "written by syncagent"}, "licenses": [],\n"annotations": [')
             comma = b"\n"
-            for number, item in enumerate(placed(writable(items, self.name, losses), losses), 1):
+            for number, item in enumerate(
+                placed(writable(items, self.name, losses, most=FARTHEST), losses), 1
+            ):
                 images.write(
                     (b",\n" if number > 1 else b"\n") + msgspec.json.encode(writer.image(item, number))
                 )

@@ -38,7 +38,7 @@ from syncagent.ingest.annotations import (
 from syncagent.ingest.formats import label_studio_write
 from syncagent.ingest.formats.base import Context, Losses, Out, Tree, refuse, wrong
 from syncagent.ingest.formats.carry import named_as_media
-from syncagent.ingest.formats.checks import sound, writable
+from syncagent.ingest.formats.checks import FARTHEST, sound, writable
 from syncagent.ingest.formats.label_studio_regions import Found, read
 from syncagent.ingest.formats.label_studio_tasks import tasks
 
@@ -90,7 +90,7 @@ class LabelStudio:
     ) -> None:
         """See `Format.write`. The names of the controls, which the project's configuration must have: see `label_studio_write`."""
         losses = losses if losses is not None else Losses()
-        label_studio_write.write(self.name, writable(items, self.name, losses), out, losses)
+        label_studio_write.write(self.name, writable(items, self.name, losses, most=FARTHEST), out, losses)
 
     def _item(self, task: Json, file: str, record: str, context: Context) -> Labelled:
         if "task" in task and "result" in task:  # an annotation with its task, as storages are exported to

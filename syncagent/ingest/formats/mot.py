@@ -51,7 +51,7 @@ from syncagent.ingest.formats.carry import (
     total,
     whole,
 )
-from syncagent.ingest.formats.checks import sound, writable
+from syncagent.ingest.formats.checks import FARTHEST, sound, writable
 
 CLASSES = (
     "pedestrian", "person on vehicle", "car", "bicycle", "motorbike", "non motorized vehicle", "static person", "distractor",
@@ -118,7 +118,7 @@ class Mot:
     ) -> None:
         """See `Format.write`."""
         told = losses if losses is not None else Losses()
-        for item in writable(items, self.name, told):
+        for item in writable(items, self.name, told, most=FARTHEST):
             folder = item.key if item.stem else without_suffix(item.key)
             lesser_of_item(told, item)
             tracks = [one for one in item.annotations if _fits(item, one, told)]
