@@ -36,7 +36,7 @@ from typing import Any, ClassVar, NoReturn
 import msgspec
 import yaml
 
-from syncagent.errors import ConfigError, InvalidInput
+from syncagent.errors import ConfigError
 from syncagent.ingest.annotations import (
     Annotation,
     Box,
@@ -71,7 +71,21 @@ _LISTS = frozenset(
 )
 """Text files that tell of no picture. Below a folder ``labels``, only the first of them."""
 _PICTURES = frozenset(
-    [".bmp", ".dng", ".gif", ".heic", ".jfif", ".jpeg", ".jpg", ".mpo", ".pfm", ".png", ".tif", ".tiff", ".webp"]
+    [
+        ".bmp",
+        ".dng",
+        ".gif",
+        ".heic",
+        ".jfif",
+        ".jpeg",
+        ".jpg",
+        ".mpo",
+        ".pfm",
+        ".png",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
 )
 _YAML = (".yaml", ".yml")
 _BESIDE = ("data.yaml", "data.yml", "classes.txt", "obj.names")
