@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncagent.cli import output
+from syncagent.cli.query import note_slash
 from syncagent.cli.root import integration_option, json_option, option, verbose, with_agent
-from syncagent.errors import ConfigError
+from syncagent.errors import ConfigError, NotFound
 from syncagent.model import ObjectInfo, Scope
 
 if TYPE_CHECKING:
@@ -149,13 +150,14 @@ def _item_pages(items: Iterator[Item]) -> Iterator[list[ObjectInfo]]:
 @with_agent
 def items(agent: Agent, dataset: str, prefix: str, limit: int | None, as_json: bool) -> None:
     """List a dataset's items with their ids."""
+    note_slash(prefix)
     for item in agent.catalog.items(agent.catalog.dataset(dataset).id, prefix=prefix, limit=limit):
         if as_json:
             output.emit_json(item.to_json())
         else:
             mark = " (changed since annotated)" if item.changed_since_annotated else ""
             sys.stdout.write(
-                f"{item.id} {item.size:>12} {item.mimetype} {output.printable(item.filename)}{mark}\n"
+                f"{item.id} {item.size:>12} {item.mimetype} {output.printable(item.key)}{mark}\n"
             )
 
 
@@ -166,7 +168,13 @@ def items(agent: Agent, dataset: str, prefix: str, limit: int | None, as_json: b
 @with_agent
 def item(agent: Agent, dataset: str, key: str, as_json: bool) -> None:
     """Show one item, also from the trash."""
-    found = agent.catalog.item(agent.catalog.dataset(dataset).id, key)
+    number = agent.catalog.dataset(dataset).id
+    try:
+        found = agent.catalog.item(number, key)
+    except NotFound:
+        if not key.startswith("/"):
+            raise
+        found = agent.catalog.item(number, key[1:])  # as the platform writes it
     if as_json:
         output.emit_json(found.to_json())
         return

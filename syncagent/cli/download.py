@@ -12,7 +12,7 @@ import click
 from syncagent.cli import output
 from syncagent.cli.query import query_of, query_options
 from syncagent.cli.root import json_option, option, verbose, with_agent
-from syncagent.errors import EXIT_DIFFERS
+from syncagent.errors import EXIT_DIFFERS, InvalidInput
 
 if TYPE_CHECKING:
     from syncagent.agent import Agent
@@ -89,6 +89,11 @@ def download(
     """
     from syncagent.ingest.download import Options
     from syncagent.ingest.render import Style
+
+    if no_binaries and not annotations:
+        raise InvalidInput(
+            "--no-binaries leaves nothing to download", resource="--no-binaries", hint="name --annotations"
+        )
 
     options = Options(
         annotations=[one.strip() for one in annotations.split(",") if one.strip()] if annotations else (),

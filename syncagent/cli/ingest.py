@@ -83,7 +83,11 @@ def upload(
     from syncagent.ingest.gather import Link, Options
 
     if not (paths or manifest or links):
-        raise InvalidInput("there is nothing to upload", hint="name files or folders, --manifest or --link")
+        raise InvalidInput(
+            f"there is nothing to upload: {dataset!r} is taken as the dataset",
+            resource=dataset,
+            hint="name files or folders before it, or --manifest or --link",
+        )
     options = Options(
         remote_path=remote_path, remote_name=remote_name, file_types=types.split(",") if types else (),
         annotations=annotation_path, metadata=_metadata(metadata), description=description, max_bytes=max_bytes,
@@ -105,6 +109,8 @@ def upload(
                 f"{told.bytes / 1e6:,.1f} MB"
             ),
         )
+    if not (report.added or report.changed or report.same or report.failed):
+        output.note("no file was found to upload" + (f" that ends in {types}" if types else ""))
     if error_log is not None:
         failures = [
             json.dumps({"key": key, "error": error}, ensure_ascii=False) for key, error in report.errors
@@ -186,7 +192,13 @@ def metadata(
     store = agent.catalog.labels
     change = _change(given, unset, merge)
     asked = bool(prefix or label or query or everything)
-    if sum(map(bool, (keys, asked, table))) != 1:
+    if sum(map(bool, (keys, asked, table))) > 1:
+        raise InvalidInput(
+            "KEYs, a query (--all, --prefix, --label, --query) and --from exclude each other",
+            resource="metadata",
+            hint="leave all but one out",
+        )
+    if not (keys or asked or table):
         raise InvalidInput(
             "say which items: KEYs, or --all, --prefix, --label, --query, or --from a table",
             resource="metadata",
@@ -216,14 +228,16 @@ def _changes(
 ) -> tuple[list[Change], list[str]]:
     from syncagent.catalog.labels import Change
 
-    items = agent.catalog.labels.at(dataset.id, [key for key, _ in batch])
+    bare = {key: key.removeprefix("/") for key, _ in batch}  # the platform writes /a.jpg
+    items = agent.catalog.labels.at(dataset.id, [*{**bare, **{one: one for one in bare.values()}}])
     changes, missing = [], []
     for key, told in batch:
-        if key not in items:
+        item = items.get(key) or items.get(bare[key])
+        if item is None:
             missing.append(key)
             continue
-        gone = dict.fromkeys(items[key].user) if replace else {}
-        changes.append(Change(items[key].id, user={**gone, **told}))
+        gone = dict.fromkeys(item.user) if replace else {}
+        changes.append(Change(item.id, user={**gone, **told}))
     return changes, missing
 
 
@@ -285,13 +299,23 @@ def probe(
         agent.catalog.labels.set_settings(found.id, settings)
         if not follow:
             return 0
-    return EXIT_DIFFERS if probe_and_tell(agent, found, as_json=as_json, quiet=quiet, limit=limit) else 0
+    failed = probe_and_tell(agent, found, as_json=as_json, quiet=quiet, limit=limit, alone=True)
+    return EXIT_DIFFERS if failed else 0
 
 
 def probe_and_tell(
-    agent: Agent, dataset: Dataset, *, as_json: bool, quiet: bool, limit: int | None = None
+    agent: Agent,
+    dataset: Dataset,
+    *,
+    as_json: bool,
+    quiet: bool,
+    limit: int | None = None,
+    alone: bool = False,
 ) -> int:
-    """Probe, and print a line; returns how many objects could not be read."""
+    """Probe, and print a line; returns how many objects could not be read.
+
+    :param alone: say so too if there was nothing to do.
+    """
     with output.Counter(quiet=quiet) as progress:
         report = agent.probe(
             dataset, limit=limit,
@@ -306,6 +330,8 @@ def probe_and_tell(
         sys.stdout.write(
             f"{report.looked} probed: {report.known} with facts, {report.unknown} without, {report.failed} failed\n"
         )
+    elif alone:
+        sys.stdout.write("0 probed: nothing was written since the last look\n")
     return report.failed
 
 

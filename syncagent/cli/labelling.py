@@ -14,7 +14,7 @@ import click
 
 from syncagent.cli import output
 from syncagent.cli.ingest import known_dataset, tell_followed
-from syncagent.cli.query import query_of, query_options
+from syncagent.cli.query import item_at, query_of, query_options
 from syncagent.cli.root import json_option, option, with_agent
 from syncagent.errors import EXIT_DIFFERS, InvalidInput, NotFound
 
@@ -223,9 +223,7 @@ def show(
         )
     found = agent.catalog.dataset(dataset)
     store = agent.catalog.labels
-    item = store.at(found.id, [key]).get(key)
-    if item is None:
-        raise NotFound(f"no item {key!r} in the dataset", resource=key)
+    item = item_at(store, found.id, key)
     (told,) = exported(store, found.id, {"filter": {"$and": [{"id": item.id}]}})
     style = render.Style(
         thickness=thickness, alpha=alpha, text=text, fill=fill, colors=colors_of(store.labels(found.id))

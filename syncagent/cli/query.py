@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from syncagent.cli import output
 from syncagent.cli.root import Function, option
-from syncagent.errors import InvalidInput
+from syncagent.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from syncagent.catalog import Item
+    from syncagent.catalog.labels import LabelStore
 
 Json = dict[str, Any]
 
@@ -22,6 +27,26 @@ def query_options(function: Function) -> Function:
     for one in reversed(wrap):
         function = one(function)
     return function
+
+
+def note_slash(prefix: str) -> None:
+    """Say that keys have no first slash: the platform's paths do, and a prefix of one finds nothing."""
+    if prefix.startswith("/"):
+        output.note(
+            f"--prefix {output.printable(prefix)}: keys begin without '/', as in {output.printable(prefix[1:])!r}"
+        )
+
+
+def item_at(store: LabelStore, dataset: str, key: str) -> Item:
+    """The item of a key, or of a path as the platform writes it: ``/a.jpg``.
+
+    :raises NotFound: there is none.
+    """
+    bare = key.removeprefix("/")
+    found = store.at(dataset, [key, bare])
+    if key not in found and bare not in found:
+        raise NotFound(f"no item {key!r} in the dataset", resource=key)
+    return found[key] if key in found else found[bare]
 
 
 def query_of(prefix: str, label: tuple[str, ...], query: str | None) -> Json:
@@ -39,6 +64,7 @@ def query_of(prefix: str, label: tuple[str, ...], query: str | None) -> Json:
             raise InvalidInput("--query must be a JSON object", resource="--query")
         if "filter" not in told:
             told = {"filter": told}
+    note_slash(prefix)
     conditions: list[Json] = [{"type": "file"}]
     if told["filter"]:
         conditions.append(told["filter"])

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -97,6 +98,11 @@ def gather(what: Any, options: Options | None = None) -> Iterator[Upload]:
         yield _bytes(bytes(what), options)
     elif isinstance(what, str) and what.startswith(("http://", "https://")):
         yield _url(what, options)
+    elif isinstance(what, str) and (scheme := _SCHEME.match(what)) and not os.path.exists(what):  # noqa: PTH110  # may be no path
+        raise InvalidInput(
+            f"{what}: nothing is uploaded from {scheme[0]}", resource=what,
+            hint="give a file, a folder or an address with https://; a bucket is mirrored with 'syncagent sync'",
+        )  # fmt: skip
     elif isinstance(what, str | os.PathLike):
         yield from _path(os.fspath(what), options)
     elif hasattr(what, "read"):
@@ -132,6 +138,7 @@ def _gap(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+_SCHEME = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _COLUMNS = {
     "local_path", "local_annotations_path", "remote_path", "remote_name", "item_metadata", "item_description", "file_types",
 }  # fmt: skip
@@ -198,7 +205,10 @@ def _path(text: str, options: Options) -> Iterator[Upload]:
             raise NotFound(f"no such annotation file: {found}", resource=str(found))
         yield _file(path, _remote(options, path.name), found, options)
     else:
-        raise NotFound(f"no such file or folder: {text}", resource=text)
+        hint = None
+        if set(text) & set("*?["):
+            hint = "of patterns only FOLDER/* is known here, with --types for extensions; a shell expands others if they are not quoted"
+        raise NotFound(f"no such file or folder: {text}", resource=text, hint=hint)
 
 
 def _folder(root: Path, head: str, options: Options) -> Iterator[Upload]:
@@ -206,7 +216,8 @@ def _folder(root: Path, head: str, options: Options) -> Iterator[Upload]:
         raise NotFound(
             f"no such folder of annotations: {options.annotations}", resource=str(options.annotations)
         )
-    types = {one.lower() if one.startswith(".") else f".{one.lower()}" for one in options.file_types}
+    # jpg, .jpg and *.jpg are the same.
+    types = {f".{one.strip().lower().removeprefix('*').removeprefix('.')}" for one in options.file_types}
     for folder, below, files in os.walk(root):
         below.sort()
         for name in sorted(files):

@@ -173,7 +173,7 @@ def test_probe_by_hand_and_after_every_sync(run: Shell, tmp_path: Path) -> None:
     assert run("probe", "pictures").out == "2 probed: 1 with facts, 1 without, 0 failed\n"
     system = run("item", "pictures", "a.png", "--json").json[0]["metadata"]["system"]
     assert (system["width"], system["height"]) == (7, 5)
-    assert run("probe", "pictures", "--follow").out == ""
+    assert run("probe", "pictures", "--follow").out == "0 probed: nothing was written since the last look\n"
     Image.new("RGB", (9, 5)).save(folder / "c.png")
     assert "1 probed: 1 with facts" in run("sync", "pictures").out
     run("probe", "pictures", "--no-follow")
@@ -463,3 +463,47 @@ def test_yolo_tells_of_pictures_only_and_leaves_no_half(run: Shell, tmp_path: Pa
         assert "two items would be written to 'sub/c.txt'" in clash.err
     assert sorted(path.name for path in out.iterdir()) == ["b.txt", "data.yaml"]
     assert not (tmp_path / "new").exists()
+
+
+def test_keys_are_printed_as_they_are_taken_and_the_platforms_paths_are_taken_too(
+    run: Shell, fresh: Path, tmp_path: Path
+) -> None:
+    assert [line.split()[-1] for line in run("items", "fresh").out.splitlines()] == [
+        "images/photo0.jpg", "images/photo1.jpg",
+    ]  # fmt: skip
+    assert run("items", "fresh", "--limit", "1", "--json").json[0]["filename"] == "/images/photo0.jpg"
+    assert run("item", "fresh", "/images/photo0.jpg").code == 0
+    assert run("item", "fresh", "/gone").code == 4
+    assert run("annotations", "show", "fresh", "/images/photo0.jpg", "-o", tmp_path / "x.png").code == 0
+    assert run("metadata", "fresh", "/images/photo0.jpg", "--set", "a=1").out == "1 changed, 0 not there\n"
+    for words in (["items", "fresh"], ["annotations", "stats", "fresh"]):
+        assert run(*words, "--prefix", "/im").err == "--prefix /im: keys begin without '/', as in 'im'\n"
+
+
+def test_commands_that_find_nothing_to_do_say_so(run: Shell, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "to").mkdir()
+    typed = run("upload", photos, "./to", "--types", "*.jpg, TXT", "--quiet")
+    assert (typed.code, typed.out.split(",")[0]) == (0, "3 added")
+    none = run("upload", photos, "to", "--types", ".png")
+    assert (none.code, none.err) == (0, "no file was found to upload that ends in .png\n")
+    (tmp_path / "empty.csv").write_text("local_path\n")
+    assert run("upload", "to", "--manifest", tmp_path / "empty.csv").err == "no file was found to upload\n"
+    for words, code, says in (
+        (["upload", f"{photos}/*.jpg", "to"], 4, "of patterns only FOLDER/* is known here"),
+        (["upload", photos], 2, f"there is nothing to upload: '{photos}' is taken as the dataset"),
+        (["upload", "ftp://host/a.jpg", "to"], 2, "ftp://host/a.jpg: nothing is uploaded from ftp://"),
+        (["upload", "s3://box/a.jpg", "to"], 2, "a bucket is mirrored with 'syncagent sync'"),
+        (["metadata", "to", "a.jpg", "--prefix", "t1", "--set", "z=1"], 2, "exclude each other"),
+        (["metadata", "to", "--set", "z=1"], 2, "say which items"),
+        (["download", "to", tmp_path / "out", "--flat", "--no-binaries"], 2, "leaves nothing to download"),
+    ):
+        wrong = run(*words)
+        assert (wrong.code, says in wrong.err) == (code, True), (words, wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_is_called_after_its_address(run: Shell, bucket: str) -> None:
+    run("sync", bucket, "--dataset", "box", "--quiet")
+    assert "+ a_link.json\n" in run("upload", "box", "--link", "https://example.com/a.jpg").out
+    named = run("upload", "box", "--link", "https://example.com/a.jpg", "--name", "b")
+    assert "+ b_link.json\n" in named.out

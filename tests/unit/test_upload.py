@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -377,3 +378,19 @@ def test_a_stream_that_is_read_twice_is_hashed_once() -> None:
     body.seek(0)
     assert body.read(100) == b"0123456789"
     assert body.size == 10
+
+
+def test_the_example_of_the_docs_uploads_an_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+
+    page = (Path(__file__).parents[2] / "docs/ingest.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.setenv("SYNCAGENT_CATALOG", f"sqlite:///{tmp_path / 'catalog.db'}")
+    (tmp_path / "photos").mkdir()
+    with Agent(load()) as agent:
+        agent.resolve(str(tmp_path / "photos"), create=True)
+    exec(code, {"pixels": np.zeros((4, 6, 3), dtype=np.uint8)})  # noqa: S102  # it is ours
+    assert capsys.readouterr().out == "1 []\n"
+    assert (tmp_path / "photos/2026/a.png").read_bytes().startswith(b"\x89PNG")
