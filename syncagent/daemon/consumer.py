@@ -24,7 +24,7 @@ from syncagent.handlers.mirror import Mirror
 _log = logging.getLogger("syncagent.daemon")
 _BATCH = 1000
 _RECEIVERS = 4  # for queues that give few messages a request
-_FEW = 100
+_FEW, _MANY_RECEIVERS = 100, 16
 _LONGEST_PAUSE = 60.0
 _FIRST_DELAY, _LONGEST_DELAY = 5.0, 600.0
 _PATIENCE = 3600.0  # seconds that a message may fail for what may pass, before it is given up
@@ -86,7 +86,7 @@ class Consumer:
         """
         queue = self._opened()
         self._parse = parser(queue.provider)
-        receivers = _RECEIVERS if queue.most < _FEW else 1
+        receivers = _MANY_RECEIVERS if queue.most == 1 else _RECEIVERS if queue.most < _FEW else 1
         for name, run in [("receive", self._receive)] * receivers + [
             ("settle", self._settle), ("extend", self._extend), ("depth", self._measure),
         ]:  # fmt: skip

@@ -1,4 +1,4 @@
-"""The contract of a queue of bucket events, and queues by URL: ``sqs://…``, ``pubsub://…``, ``azqueue://…``.
+"""The contract of a queue of bucket events, and queues by URL: ``sqs://…``, ``pubsub://…``, ``azqueue://…``, ``servicebus://…``.
 
 A queue is right when `tests/contract/test_queue.py` says so.
 """
@@ -84,7 +84,7 @@ class QueueSpec:
     """Where a queue is. Never holds a secret."""
 
     type: str
-    """The scheme: ``sqs``, ``pubsub``, ``azqueue``, ``memory``."""
+    """The scheme: ``sqs``, ``pubsub``, ``azqueue``, ``servicebus``, ``watch``, ``memory``."""
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
     hold: int = 60
@@ -99,6 +99,7 @@ _BUILTIN = {
     "sqs": "syncagent.drivers.s3_queue",
     "pubsub": "syncagent.drivers.gcs_queue",
     "azqueue": "syncagent.drivers.azure_queue",
+    "servicebus": "syncagent.drivers.azure_service_bus",
     "watch": "syncagent.drivers.local_queue",
 }
 

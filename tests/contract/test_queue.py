@@ -20,6 +20,7 @@ from syncagent.drivers.queues import Message, Queue, open_queue, parse_queue
 from syncagent.errors import AccessDenied, ConfigError, NotFound, SyncAgentError, Transient
 from syncagent.model import Integration
 from tests.rigs.pubsub import PubSub
+from tests.rigs.servicebus import ServiceBus
 
 BODY = json.dumps({"key": "日本 + %20\n😀"})
 
@@ -47,7 +48,7 @@ class Rig:
         return queue
 
 
-@pytest.fixture(params=["memory", "sqs", "sqs-moto", "azqueue", "pubsub", "watch"])
+@pytest.fixture(params=["memory", "sqs", "sqs-moto", "azqueue", "servicebus", "pubsub", "watch"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     name = f"test-{uuid.uuid4().hex[:20]}"
     made = _made(request, name, tmp_path, monkeypatch)
@@ -91,6 +92,12 @@ def _made(request: pytest.FixtureRequest, name: str, folder: Path, monkeypatch: 
         return Rig(
             url, None, lambda body: fake.publish(name, body.encode(), {"a": "b"}),
             counts=False, missing="pubsub://test/none",
+        )  # fmt: skip
+    if kind == "servicebus":
+        bus = request.getfixturevalue("bus_rig")
+        bus.create(name)
+        return Rig(
+            bus.url(name), bus.integration, lambda body: bus.send(name, body), missing=bus.url("none"),
         )  # fmt: skip
     import boto3
 
@@ -281,6 +288,8 @@ def test_an_sqs_queues_own_url_is_one() -> None:
         ("sqs://key:secret@q", "holds credentials"),
         ("https://example.com/q", "unknown queue"),
         ("azqueue://account", "names no queue"),
+        ("servicebus://ns", "names no queue"),
+        ("servicebus://ns/topic/mine", "names no queue"),
         ("pubsub://project", "names no subscription"),
         ("sqs://q?hold=soon", "hold=soon is no number of seconds"),
         ("sqs://q?hold=0", "from 1 to 43200"),
@@ -321,6 +330,59 @@ def test_what_a_storage_queue_answers_is_told_in_our_words(
         with pytest.raises(SyncAgentError, match=said):
             queue.receive(1, 0)
         queue.close()
+
+
+def test_a_service_bus_subscription_is_a_queue(bus_rig: ServiceBus) -> None:
+    bus_rig.create("events/subscriptions/mine")
+    bus_rig.send("events/subscriptions/mine", BODY)
+    queue = open_queue(bus_rig.url("events/subscriptions/mine"), bus_rig.integration)
+    (message,) = queue.receive(10, 1)
+    assert message.body == BODY
+    assert queue.hold <= 2, "the queue's own lock"
+    queue.release([message], after=30)
+    assert queue.receive(1, 0) == [], "it comes when its lock ends"
+    (again,) = received(queue, 1)
+    assert (again.id, again.attempts) == (message.id, 2)
+    queue.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, "does not accept the credentials"), (403, "not allowed: Microsoft.ServiceBus"), (410, "no such queue"),
+     (503, "busy"), (429, "busy"), (400, "answered 400"), (201, "gave no message"), (0, "cannot reach")],
+)  # fmt: skip
+def test_what_a_service_bus_answers_is_told_in_our_words(status: int, said: str, bus_rig: ServiceBus) -> None:
+    queue = open_queue(bus_rig.url("q"), bus_rig.integration)
+    bus_rig.fake.always((status, {}, b""))
+    with pytest.raises(SyncAgentError, match=said) as told:
+        queue.receive(1, 0)
+    assert "secret" not in str(told.value)
+    queue.close()
+
+
+def test_a_service_bus_is_asked_with_a_token_where_there_is_no_key(
+    bus_rig: ServiceBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.rigs.fake_http import FakeHttp
+
+    token = json.dumps(
+        {"access_token": "t", "expires_on": "4102444800", "resource": "r", "token_type": "Bearer"}
+    )
+    with FakeHttp(lambda _: (200, {"Content-Type": "application/json"}, token.encode())) as identity:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{identity.url}/msi")
+        monkeypatch.setenv("IDENTITY_HEADER", "h")
+        bus_rig.fake.always((204, {}, b""))
+        queue = open_queue(bus_rig.url("q"))
+        assert queue.receive(1, 0) == []
+        assert queue.receive(1, 0) == []
+        queue.close()
+        assert "servicebus.azure.net" in identity.requests[0].query["resource"]
+        assert len(identity.requests) == 1, "the token is kept"
+    assert bus_rig.fake.requests[0].headers["authorization"] == "Bearer t"
+    wrong = open_queue(bus_rig.url("q"), Integration("t", "azureblob", {"accountKey": "a2V5"}))
+    with pytest.raises(ConfigError, match="no credentials for Service Bus"):
+        wrong.receive(1, 0)
+    wrong.close()
 
 
 def test_pubsub_holds_messages_longer_than_the_subscription_does(
