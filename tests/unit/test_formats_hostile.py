@@ -9,6 +9,7 @@ import random
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from syncagent.errors import InvalidInput, NotFound, Unsupported
@@ -384,6 +385,8 @@ def test_attributes_and_scores_that_are_not_finite_are_a_loss(name: str) -> None
     (found,) = get(name).read(Files(out.files), SIZE)
     assert [mark.attributes for mark in found.annotations] == [{"kept": "yes"}, {}]
     assert dict(found.user) == {"v": "x"}
+    assert losses.counts["the metadata 'u', not finite"] == 1
+    get(name).write([msgspec.structs.replace(item, annotations=())], NewFiles())  # is no loss of labels
 
 
 @pytest.mark.parametrize("color", ["#ff00ff80", "red", "#ff", "", "rgb(1,2,3)"])

@@ -6,7 +6,7 @@ Readers say what is wrong with a file where they see it; here is what they would
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -78,7 +78,7 @@ def writable(
         _check_texts(item)
         made = item
         if not _finite(item.user):
-            made = msgspec.structs.replace(made, user=_kept(item.user, "the metadata", item, form, losses))
+            made = msgspec.structs.replace(made, user=_user(item, losses))
         if not all(_plain(one, most) for one in item.annotations):
             told = (_annotation(one, item, form, losses, most) for one in item.annotations)
             made = msgspec.structs.replace(made, annotations=tuple(one for one in told if one is not None))
@@ -107,6 +107,11 @@ def _encodes(told: Any) -> bool:
     return True
 
 
+def _user(item: Labelled, losses: Losses) -> dict[str, Any]:
+    """An item's metadata that is finite. It is beside the annotations, and no loss of those."""
+    return _kept(item.user, lambda name: losses.aside(f"the metadata {name!r}, not finite", item.key))
+
+
 def _annotation(one: Annotation, item: Labelled, form: str, losses: Losses, most: float) -> Annotation | None:
     """An annotation without the attributes that are not finite; None: all of it is lost."""
     if _plain(one, most):
@@ -118,22 +123,21 @@ def _annotation(one: Annotation, item: Labelled, form: str, losses: Losses, most
     if not _finite(one.score):
         losses.add(form, item.key, "a score that is not finite")
         one = msgspec.structs.replace(one, score=None)
+
+    def lost(name: str) -> None:
+        losses.add(form, item.key, f"the attribute {name!r}, which is not finite")
+
     frames = tuple(
-        frame
-        if _finite(frame.attributes)
-        else msgspec.structs.replace(
-            frame, attributes=_kept(frame.attributes, "the attribute", item, form, losses)
-        )
-        for frame in one.key_frames
+        msgspec.structs.replace(frame, attributes=_kept(frame.attributes, lost)) for frame in one.key_frames
     )
-    kept = _kept(one.attributes, "the attribute", item, form, losses)
-    return msgspec.structs.replace(one, attributes=kept, key_frames=frames)
+    return msgspec.structs.replace(one, attributes=_kept(one.attributes, lost), key_frames=frames)
 
 
-def _kept(told: Mapping[str, Any], what: str, item: Labelled, form: str, losses: Losses) -> dict[str, Any]:
+def _kept(told: Mapping[str, Any], lost: Callable[[str], None]) -> dict[str, Any]:
+    """The values that are finite; the names of the others are told."""
     for name, value in told.items():
         if not _finite(value):
-            losses.add(form, item.key, f"{what} {name!r}, which is not finite")
+            lost(name)
     return {name: value for name, value in told.items() if _finite(value)}
 
 
