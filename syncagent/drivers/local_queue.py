@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from syncagent.drivers.queues import Depth, Message, QueueSpec
+from syncagent.drivers.source_queue import Kept
 from syncagent.errors import NotFound
 from syncagent.model import Integration
 
@@ -27,11 +28,10 @@ class WatchQueue:
     def __init__(self, spec: QueueSpec) -> None:
         self.url, self.hold = spec.url, spec.hold
         self._folder = "/" + spec.name
-        self._lock = threading.Lock()
         self._watching = threading.Lock()
         self._changes: Iterator[set[tuple[Any, str]]] | None = None
         self._stop = threading.Event()
-        self._kept: dict[str, tuple[Message, float]] = {}
+        self._kept = Kept(spec.hold)
 
     def __repr__(self) -> str:
         return f"<WatchQueue {self._folder}>"
@@ -40,8 +40,7 @@ class WatchQueue:
         """See `Queue.receive`."""
         until = time.monotonic() + wait
         while True:
-            with self._lock:
-                found = self._take(most)
+            found = self._kept.take(most)
             left = until - time.monotonic()
             if found or left <= 0 or self._stop.is_set():
                 return found
@@ -61,24 +60,11 @@ class WatchQueue:
             )  # fmt: skip
         for change, path in sorted(next(self._changes, set()), key=lambda one: one[1]):
             body = json.dumps({"folder": self._folder, "path": path, "change": change.name})
-            one = Message(uuid.uuid4().hex, body, {}, 0, time.time())
-            with self._lock:
-                self._kept[one.id] = one, 0.0
-
-    def _take(self, most: int) -> list[Message]:
-        found: list[Message] = []
-        now = time.monotonic()
-        for one, free in self._kept.values():
-            if free <= now and len(found) < most:
-                found.append(Message(one.id, one.body, {}, one.attempts + 1, one.sent_at))
-        self._kept.update((one.id, (one, now + self.hold)) for one in found)
-        return found
+            self._kept.add(uuid.uuid4().hex, body, time.time())
 
     def delete(self, messages: Sequence[Message]) -> None:
         """See `Queue.delete`."""
-        with self._lock:
-            for one in messages:
-                self._kept.pop(one.id, None)
+        self._kept.delete(messages)
 
     def extend(self, messages: Sequence[Message]) -> None:
         """See `Queue.extend`."""
@@ -86,17 +72,11 @@ class WatchQueue:
 
     def release(self, messages: Sequence[Message], after: float = 0.0) -> None:
         """See `Queue.release`."""
-        with self._lock:
-            for one in messages:
-                if one.id in self._kept:
-                    self._kept[one.id] = one, time.monotonic() + after
+        self._kept.release(messages, after)
 
     def depth(self) -> Depth:
         """See `Queue.depth`."""
-        with self._lock:
-            now = time.monotonic()
-            waiting = sum(free <= now for _, free in self._kept.values())
-            return Depth(waiting, len(self._kept) - waiting)
+        return self._kept.depth()
 
     def close(self) -> None:
         """See `Queue.close`."""

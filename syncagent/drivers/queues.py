@@ -99,6 +99,7 @@ _BUILTIN = {
     "sqs": "syncagent.drivers.s3_queue",
     "pubsub": "syncagent.drivers.gcs_queue",
     "azqueue": "syncagent.drivers.azure_queue",
+    "azfeed": "syncagent.drivers.azure_feed",
     "servicebus": "syncagent.drivers.azure_service_bus",
     "watch": "syncagent.drivers.local_queue",
 }
