@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: list[set[str]] = [
     {"errors"},
     {"model"},
-    {"retry", "config"},
+    {"retry", "config", "tracing"},
     {"drivers", "catalog"},
     {"reconcile"},
     {"ingest"},
@@ -46,6 +46,9 @@ HOMES = {
     "google": r"drivers/gcs\w*\.py",
     "azure": r"drivers/azure\w*\.py",
     "tenacity": r"retry\.py",
+    "opentelemetry": r"tracing\.py",
+    "croniter": r"daemon/schedule\.py",
+    "fastavro": r"drivers/azure_feed\.py",
     "sqlite3": r"catalog/sql/\w+\.py|drivers/bucket\.py",
     "cryptography": r"catalog/vault\.py",
     "av": r"ingest/probe/containers\.py|ingest/thumbnails\.py",
@@ -54,7 +57,19 @@ HOMES = {
     "rich": r"cli/.*",
 }
 # Only when used: never at the top of a module.
-LAZY = {"boto3", "botocore", "google", "azure", "cryptography", "av", "numpy", "PIL", "pyarrow"}
+LAZY = {
+    "boto3",
+    "botocore",
+    "google",
+    "azure",
+    "cryptography",
+    "av",
+    "numpy",
+    "PIL",
+    "pyarrow",
+    "opentelemetry",
+    "fastavro",
+}
 
 
 def imports(tree: ast.AST, path: Path) -> Iterator[tuple[str, ast.stmt]]:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from syncagent import tracing
 from syncagent.agent import Agent
 from syncagent.config import Settings, home
 from syncagent.daemon.consumer import Consumer
@@ -133,6 +134,7 @@ class Daemon:
         :raises SyncAgentError: the settings are wrong, the catalog is out of reach.
         """
         settings = self._read()
+        end_tracing = tracing.start()
         work = self._work = _Work(settings, self.metrics)
         try:
             work.start()
@@ -151,6 +153,7 @@ class Daemon:
                 _log.warning("%d messages were not done in time; they will be delivered again", left)
             if self._health:
                 self._health.close()
+            end_tracing()
 
     def stop(self) -> None:
         """End soon. May be called from a signal's handler, and twice."""

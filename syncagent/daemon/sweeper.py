@@ -14,6 +14,7 @@ from syncagent.daemon.metrics import Metrics
 from syncagent.daemon.schedule import Schedule
 from syncagent.errors import Conflict, SyncAgentError
 from syncagent.model import Report
+from syncagent.tracing import span
 
 if TYPE_CHECKING:
     from syncagent.agent import Agent
@@ -112,7 +113,9 @@ class Sweeper:
         self._metrics.sweep(plan.name, state="running")
         reconciler = self._agent.reconciler(dataset)
         try:
-            report = reconciler.sweep(max_deletes=limit, on_progress=on_progress)
+            with span("syncagent.sweep", dataset=plan.name) as note:
+                report = reconciler.sweep(max_deletes=limit, on_progress=on_progress)
+                note(listed=report.listed, differences=report.drift, failed=report.failed)
         except _Stopped:
             self._metrics.swept(plan.name, "interrupted", None, None)
             return

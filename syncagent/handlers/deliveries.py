@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncagent.errors import ConfigError, SyncAgentError, Transient
 from syncagent.handlers.events import BadEvent, Event, Parsed
+from syncagent.tracing import span
 
 if TYPE_CHECKING:
     from syncagent.agent import Agent
@@ -109,6 +110,13 @@ def take(
 
     :param left: seconds that remain.
     """
+    with span("syncagent.batch", deliveries=len(deliveries)) as note:
+        done = _take(mirror, deliveries, left)
+        note(events=done.events.total(), failed=len(done.errors), ignored=done.ignored.total())
+    return done
+
+
+def _take(mirror: Mirror, deliveries: Sequence[Delivery], left: Callable[[], float]) -> Taken:
     began, done = time.monotonic(), Taken()
     events: list[Event] = []
     owners: list[str] = []
