@@ -190,7 +190,7 @@ def _parsed(told: Sequence[Json], item: str) -> Iterator[tuple[str, Annotation]]
 
 def _content(annotation: Annotation) -> bytes:
     """Equal for annotations that say the same, whatever they are called."""
-    return msgspec.msgpack.encode(
+    return msgspec.json.encode(  # which holds integers of any size
         msgspec.structs.replace(annotation, id=None, parent=None), order="deterministic"
     )
 
