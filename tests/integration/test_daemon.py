@@ -23,6 +23,7 @@ import httpx
 import pytest
 
 from syncagent.agent import Agent
+from syncagent.catalog.rest import Session
 from syncagent.config import Settings, load
 from syncagent.daemon.metrics import Metrics
 from syncagent.daemon.service import Daemon
@@ -337,12 +338,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("fault", ["429", "500", "503", "cut", "drop", "html"])
+@pytest.mark.parametrize("fault", ["429", "500", "503", "cut", "drop", "html", "hang"])
 def test_a_catalog_that_fails_loses_nothing(
     fault: str, aws_rig: AwsRig, server_rig: ServerRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DTLPY_USERNAME", EMAIL)
     monkeypatch.setenv("DTLPY_PASSWORD", PASSWORD)
+    monkeypatch.setitem(Session.__init__.__kwdefaults__ or {}, "timeout", 1.0 if fault == "hang" else 60.0)
     failing = threading.Event()
     answers: dict[str, Answer] = {
         "429": (429, {"Retry-After": "0"}, b"{}"), "500": (500, {}, b"{}"), "503": (503, {}, b""),
@@ -355,7 +357,13 @@ def test_a_catalog_that_fails_loses_nothing(
         settings = settings_of(f"dataloop+{catalog.url}", {name: {"queue": place.queue, "sweep": "off"}})
         with running(settings) as run:
             until(lambda: place.keys() == ["before"])
-            catalog.meddle = lambda request: answers[fault] if failing.is_set() else None
+
+            def meddle(request: Request) -> Answer | None:
+                if failing.is_set() and fault == "hang":
+                    time.sleep(1.5)
+                return answers.get(fault, DROP) if failing.is_set() else None
+
+            catalog.meddle = meddle
             failing.set()
             place.put("a", "b")
             place.client.delete_object(Bucket=name, Key="before")

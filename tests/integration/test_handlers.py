@@ -6,6 +6,8 @@ import base64
 import datetime
 import io
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -422,6 +424,26 @@ def test_a_denied_bucket_is_told_without_its_keys(
     }
     assert "private" not in capsys.readouterr().out + caplog.text
     assert "s3:GetObject" in caplog.text
+
+
+def test_a_function_loads_its_own_clouds_sdk_and_no_other(s3: World, s3_rig: S3Rig, tmp_path: Path) -> None:
+    """Not when it is imported, and not when it works either: what is loaded is what a cold start waits for."""
+    s3.put("a")
+    (tmp_path / "event.json").write_text(json.dumps(messages(notification(s3, "a"))))
+    script = f"""
+import json, sys
+from syncagent.handlers.aws import handler
+print(handler(json.load(open({str(tmp_path / "event.json")!r}))))
+print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    *_, answer, modules = done.stdout.splitlines()
+    assert answer == "{'batchItemFailures': []}"
+    assert s3.items() == ["a"]
+    loaded = set(json.loads(modules))
+    assert "boto3" in loaded
+    for name in ("azure", "google_auth", "numpy", "PIL", "fastapi", "uvicorn", "msgspec", "pyarrow", "prometheus_client"):  # fmt: skip
+        assert name not in loaded
 
 
 # -- keys ----------------------------------------------------------------------------------------
