@@ -214,9 +214,15 @@ class DataloopLabels:
         *,
         overwrite: bool = False,
         error: str | None = None,
+        awaited: Awaited | None = None,
+        lists: str | None = None,
     ) -> Taken | None:
         """Not offered."""
         _elsewhere("annotation files that are mirrored")
+
+    def wake(self, dataset: str, keys: Sequence[str] | None = None) -> list[str]:
+        """None: nothing waits."""
+        return []
 
     def match(self, dataset: str, keys: Sequence[str] | None = None) -> int:
         """None: nothing waits."""

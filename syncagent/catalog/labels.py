@@ -54,6 +54,16 @@ class Stale(NamedTuple):
     """None: it is gone."""
 
 
+class Awaited(NamedTuple):
+    """The item without which a file cannot be read: the size of its picture, say, is not known."""
+
+    key: str
+    stem: bool
+    """`key` lacks the item's extension."""
+    seen: str | None
+    """Its `state_of` when the file was tried; None: there was none, or there were several."""
+
+
 class Taken(NamedTuple):
     """What became of a file's entries."""
 
@@ -157,18 +167,34 @@ class LabelStore(Protocol):
         *,
         overwrite: bool = False,
         error: str | None = None,
+        awaited: Awaited | None = None,
+        lists: str | None = None,
     ) -> Taken | None:
         """Make annotations and metadata that come from a file equal to what it says now; one transaction.
 
         Records that people changed or deleted stay so, unless `overwrite`. Entries wait for items that are not there.
-        With `error` the file could not be read: what was taken from it stays, and it is not tried again until it changes.
-        None: the file was written again meanwhile; nothing was done.
+        With `error` the file could not be read: what was taken from it stays, and it is not tried again until it changes,
+        or until `wake` finds that `awaited` did.
+        With `lists` the file says how others are read whose keys begin so: those are stale then.
+        None: the file was written again meanwhile, or `awaited` is another than was seen; nothing was done.
+        """
+        ...
+
+    def wake(self, dataset: str, keys: Sequence[str] | None = None) -> list[str]:
+        """Make files stale whose `awaited` item came or changed since they were tried (None: look at all of them).
+
+        Returns those that are worth reading at an event: they wait for one of `keys`, and are not large.
         """
         ...
 
     def match(self, dataset: str, keys: Sequence[str] | None = None) -> int:
         """Give waiting entries to items that came (None: look at all of them); returns how many found theirs."""
         ...
+
+
+def state_of(item: Item) -> str:
+    """Differs when the item, its object or its noted size is another."""
+    return f"{item.id} {item.rev} {item.system.get('width')} {item.system.get('height')}"
 
 
 def stable_color(tag: str) -> str:

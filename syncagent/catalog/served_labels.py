@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from syncagent.catalog.base import Item
-from syncagent.catalog.labels import Change, Entry, Facts, Json, Stale, Taken
+from syncagent.catalog.labels import Awaited, Change, Entry, Facts, Json, Stale, Taken
 from syncagent.catalog.rest import Session
 
 _BATCH = 1000
@@ -127,6 +127,8 @@ class ServedLabels:
         *,
         overwrite: bool = False,
         error: str | None = None,
+        awaited: Awaited | None = None,
+        lists: str | None = None,
     ) -> Taken | None:
         """See `LabelStore.take`. One request, however much the file says: it is one transaction."""
         given = {
@@ -134,12 +136,19 @@ class ServedLabels:
             "entries": [list(entry) for entry in entries],
             "overwrite": overwrite,
             "error": error,
+            "awaited": awaited,
+            "lists": lists,
         }
         told = self._ask(dataset, "take", **given)["taken"]
         if told is None:
             return None
         annotations, waiting, kept, ambiguous = told
         return Taken(annotations, waiting, kept, tuple(ambiguous))
+
+    def wake(self, dataset: str, keys: Sequence[str] | None = None) -> list[str]:
+        """See `LabelStore.wake`."""
+        batches = [None] if keys is None else _batches(keys)
+        return [key for batch in batches for key in self._ask(dataset, "wake", keys=batch)["files"]]
 
     def match(self, dataset: str, keys: Sequence[str] | None = None) -> int:
         """See `LabelStore.match`."""

@@ -24,6 +24,7 @@ from syncagent.handlers.mirror import Mirror
 _log = logging.getLogger("syncagent.daemon")
 _BATCH = 1000
 _RECEIVERS = 4  # for queues that give few messages a request
+_IDLE_SECONDS = 0.5
 _FEW, _MANY_RECEIVERS = 100, 16
 _LONGEST_PAUSE = 60.0
 _FIRST_DELAY, _LONGEST_DELAY = 5.0, 600.0
@@ -68,6 +69,7 @@ class Consumer:
         self._waiting: deque[_Held] = deque()
         self._held: dict[int, _Held] = {}
         self._stopping = threading.Event()
+        self._busy = threading.Event()
         self._until, self._pauses = 0.0, 0
         self._tries: Counter[str] = Counter()
         self._queue: Queue | None = None
@@ -87,9 +89,10 @@ class Consumer:
         queue = self._opened()
         self._parse = parser(queue.provider)
         receivers = _MANY_RECEIVERS if queue.most == 1 else _RECEIVERS if queue.most < _FEW else 1
-        for name, run in [("receive", self._receive)] * receivers + [
-            ("settle", self._settle), ("extend", self._extend), ("depth", self._measure),
-        ]:  # fmt: skip
+        work: list[tuple[str, Callable[[], None]]]
+        work = [("receive", partial(self._receive, first=not number)) for number in range(receivers)]
+        work += [("settle", self._settle), ("extend", self._extend), ("depth", self._measure)]
+        for name, run in work:
             thread = threading.Thread(target=run, name=f"syncagent-{name}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -102,6 +105,8 @@ class Consumer:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._held, timeout=max(0.0, seconds))
             left = [one.message for one in self._held.values()]
+            self._held.clear()
+            self._waiting.clear()
         self._finishers.shutdown(wait=not left, cancel_futures=True)
         if left:
             with contextlib.suppress(SyncAgentError):
@@ -120,9 +125,10 @@ class Consumer:
 
     # -- threads ---------------------------------------------------------------------------------
 
-    def _receive(self) -> None:
+    def _receive(self, *, first: bool) -> None:
+        """One thread waits for messages; the others help while there are many. A queue's requests cost money."""
         while not self._stopping.is_set():
-            if self._paused():
+            if self._paused() or (not first and not self._busy.wait(_IDLE_SECONDS)):
                 continue
             with self._changed:
                 if not self._changed.wait_for(
@@ -144,6 +150,10 @@ class Consumer:
                 self._pause()
                 continue
             self.ready.set()
+            if found:
+                self._busy.set()
+            elif first:
+                self._busy.clear()
             now = time.monotonic()
             if self._stopping.is_set():
                 if found:
@@ -163,7 +173,11 @@ class Consumer:
                 self._changed.wait_for(lambda: self._waiting or self._stopping.is_set(), timeout=1)
                 batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
             if batch:
-                self._work(batch)
+                try:
+                    self._work(batch)
+                except Exception:  # they come again when their time is over
+                    _log.exception("a batch of %s was not ended", self.url)
+                    self._let_go(batch)
             elif self._stopping.is_set():
                 return
 
@@ -183,6 +197,9 @@ class Consumer:
                         one.until = now + queue.hold
             except SyncAgentError as reason:
                 self._metrics.errors.labels(self.url, type(reason).__name__).inc()
+                self._stopping.wait(1)
+            except Exception:
+                _log.exception("extending messages of %s failed", self.url)
                 self._stopping.wait(1)
             self._tell_held()
 

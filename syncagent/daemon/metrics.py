@@ -177,6 +177,12 @@ class Metrics:
                     if prices.get(kind):
                         self.cost.labels(dataset).inc(more * prices[kind] / 1000)
 
+    def forget(self) -> None:
+        """What was told for `status` is of other settings. The counts go on."""
+        with self._lock:
+            self._queues.clear()
+            self._sweeps.clear()
+
     def told(self, dataset: str, result: str, count: int) -> None:
         """Note what became of some events for a webhook."""
         self.webhooks.labels(dataset, result).inc(count)

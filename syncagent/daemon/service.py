@@ -8,7 +8,6 @@ import logging
 import os
 import secrets
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +33,8 @@ from syncagent.handlers.outbox import Teller
 _log = logging.getLogger("syncagent.daemon")
 _WITH_QUEUE, _WITHOUT = "24h", "15m"
 _REQUESTS_SECONDS = 10.0
+_STEP = 0.2
+_AGAIN_SECONDS = 5.0
 
 
 class _Work:
@@ -124,7 +125,6 @@ class Daemon:
         self.metrics = Metrics()
         self._work: _Work | None = None
         self._health: Health | None = None
-        self._wake = threading.Event()
         self._stop = self._again = False
 
     def run(self, on_ready: Callable[[str | None], None] = lambda _: None) -> None:
@@ -140,13 +140,15 @@ class Daemon:
             work.start()
             self._listen(settings)
             on_ready(self._health.address if self._health else None)
+            told_at = time.monotonic()
             while not self._stop:
-                self._wake.wait(_REQUESTS_SECONDS)
-                self._wake.clear()
-                if self._again and not self._stop:
+                time.sleep(_STEP)
+                if self._again:
                     self._again = False
                     self._reload()
-                self._work.tell_requests()
+                if time.monotonic() - told_at > _REQUESTS_SECONDS:
+                    told_at = time.monotonic()
+                    self._work.tell_requests()
         finally:
             left = self._work.stop(self._work.settings.run.drain)
             if left:
@@ -156,14 +158,12 @@ class Daemon:
             end_tracing()
 
     def stop(self) -> None:
-        """End soon. May be called from a signal's handler, and twice."""
+        """End soon. May be called from a signal's handler, which must not wait for a lock, and twice."""
         self._stop = True
-        self._wake.set()
 
     def reload(self) -> None:
         """Read the settings and the secrets again soon. May be called from a signal's handler."""
         self._again = True
-        self._wake.set()
 
     def _reload(self) -> None:
         """The new settings take over, or, where they are wrong, the old ones stay."""
@@ -177,8 +177,16 @@ class Daemon:
         if old is not None:
             old.stop(old.settings.run.drain)
         self._work = work
-        work.start()
-        _log.warning("the settings were read again")
+        self.metrics.forget()
+        while not self._stop:
+            try:
+                work.start()
+            except SyncAgentError as reason:
+                _log.error("nothing is followed for now: %s", reason)
+                time.sleep(_AGAIN_SECONDS)
+            else:
+                _log.warning("the settings were read again")
+                return
 
     def _listen(self, settings: Settings) -> None:
         if settings.run.listen:

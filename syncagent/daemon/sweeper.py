@@ -95,8 +95,8 @@ class Sweeper:
             # Until then nothing has to be asked, unless the clock is set.
             plan.not_before = min(due or now + _AGAIN_SECONDS, now + _AGAIN_SECONDS)
             return
-        self._sweep(plan, dataset, first=not any(run.state == "done" for run in ended))
         plan.not_before = 0.0
+        self._sweep(plan, dataset, first=not any(run.state == "done" for run in ended))
 
     def _sweep(self, plan: Plan, dataset: Dataset, *, first: bool) -> None:
         began, last = time.monotonic(), Report()

@@ -36,6 +36,7 @@ _TIMEOUT = 15.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 5, 3600
 _KEPT_SECONDS = 3 * 86400
 _IDLE_SECONDS = 1.0
+_TURN_SECONDS = 30.0
 
 
 def new_secret() -> str:
@@ -167,12 +168,15 @@ class Teller:
         for one in batch:
             by_item.setdefault(one.item_id, []).append(one)
         failed: list[SyncAgentError] = []
+        until = (
+            time.monotonic() + _TURN_SECONDS
+        )  # a slow one must not keep the others waiting, nor hold what it took too long
 
         def in_order(of_item: Sequence[Telling]) -> list[int]:
             """One item's events one after the other; the first that fails ends it, for all items."""
             heard = []
             for one in of_item:
-                if failed or self._stopping.is_set():
+                if failed or self._stopping.is_set() or time.monotonic() > until:
                     break
                 try:
                     post(client, hook, event_of(one, hook.dataset))
@@ -190,7 +194,7 @@ class Teller:
         if failed:
             self._failed(hook, left, failed[0])
         elif left:
-            self._webhooks.failed(hook.dataset, left, "the process ended", 0, 0)
+            self._webhooks.release(left)
         return len(heard)
 
     def _failed(self, hook: Webhook, left: Sequence[int], reason: SyncAgentError) -> None:

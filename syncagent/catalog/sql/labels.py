@@ -291,9 +291,17 @@ class SqlLabels:
         *,
         overwrite: bool = False,
         error: str | None = None,
+        awaited: Awaited | None = None,
+        lists: str | None = None,
     ) -> Taken | None:
         """See `LabelStore.take`."""
-        return self._sources.take(dataset, file, entries, overwrite=overwrite, error=error)
+        return self._sources.take(
+            dataset, file, entries, overwrite=overwrite, error=error, awaited=awaited, lists=lists
+        )
+
+    def wake(self, dataset: str, keys: Sequence[str] | None = None) -> list[str]:
+        """See `LabelStore.wake`."""
+        return self._sources.wake(dataset, keys)
 
     def match(self, dataset: str, keys: Sequence[str] | None = None) -> int:
         """See `LabelStore.match`."""

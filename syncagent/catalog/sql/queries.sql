@@ -613,8 +613,33 @@ ORDER BY i.key LIMIT :limit;
 
 -- name: note_source
 -- What was taken of a file.
-INSERT INTO source_file (item, dataset, fingerprint, error, taken_at) VALUES (:file, :dataset, :fingerprint, :error, :now)
-ON CONFLICT (item) DO UPDATE SET fingerprint = excluded.fingerprint, error = excluded.error, taken_at = excluded.taken_at;
+INSERT INTO source_file (item, dataset, fingerprint, error, taken_at, awaited, awaited_stem, seen)
+VALUES (:file, :dataset, :fingerprint, :error, :now, :awaited, :awaited_stem, :seen)
+ON CONFLICT (item) DO UPDATE SET fingerprint = excluded.fingerprint, error = excluded.error, taken_at = excluded.taken_at,
+    awaited = excluded.awaited, awaited_stem = excluded.awaited_stem, seen = excluded.seen;
+
+-- name: reread_below
+-- Files of a key range are read again. Those that gave nothing, and were read well, are lists of classes.
+UPDATE source_file SET fingerprint = '' WHERE fingerprint <> '' AND item <> :file
+  AND (error IS NOT NULL OR EXISTS (SELECT 1 FROM source_entry e WHERE e.file = source_file.item))
+  AND item IN (SELECT n FROM item WHERE dataset = :dataset AND driver = :driver AND key >= :first AND key < :until);
+
+-- name: awaiting
+-- Files that wait for an item.
+SELECT f.item, i.key, coalesce(i.size, 0), f.awaited, f.awaited_stem, f.seen FROM source_file f JOIN item i ON i.n = f.item
+WHERE f.dataset = :dataset AND f.awaited IS NOT NULL AND (f.awaited, f.item) > (:after, :n)
+ORDER BY f.awaited, f.item LIMIT 1000;
+
+-- name: awaiting_of
+-- Those that wait for some.
+SELECT f.item, i.key, coalesce(i.size, 0), f.awaited, f.awaited_stem, f.seen FROM source_file f JOIN item i ON i.n = f.item
+WHERE f.dataset = :dataset AND f.awaited IN (SELECT value FROM json_each(:keys)) AND f.awaited IS NOT NULL
+  AND (f.awaited, f.item) > (:after, :n)
+ORDER BY f.awaited, f.item LIMIT 1000;
+
+-- name: wake
+-- The item came, or is another than it was.
+UPDATE source_file SET fingerprint = '' WHERE item = :file AND fingerprint <> '';
 
 -- name: entries_of
 -- What a file said.

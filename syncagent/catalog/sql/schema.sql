@@ -133,8 +133,12 @@ CREATE TABLE source_file (
     dataset INTEGER NOT NULL,
     fingerprint TEXT,                   -- the write that was taken; null: gone, or to be read again
     error TEXT,                         -- why it could not be read
-    taken_at INTEGER NOT NULL
+    taken_at INTEGER NOT NULL,
+    awaited TEXT,                       -- the item without which it cannot be read, or what comes before its extension
+    awaited_stem INTEGER,
+    seen TEXT                           -- what that item was when it was tried; null: there was none
 );
+CREATE INDEX source_file_awaited ON source_file (dataset, awaited) WHERE awaited IS NOT NULL;
 
 -- What a file says about one item.
 CREATE TABLE source_entry (

@@ -122,6 +122,11 @@ class Webhooks:
             self._db.change_many("told", [{"n": n} for n in numbers])
             self._db.change("webhook_well", {"dataset": self._number(dataset)})
 
+    def release(self, numbers: Sequence[int]) -> None:
+        """They were not told, and nobody is to blame."""
+        with self._db.transaction():
+            self._db.change_many("release_outbox", [{"n": n} for n in numbers])
+
     def failed(self, dataset: str, numbers: Sequence[int], error: str, after: int, before: int) -> int:
         """It did not: they are told again; returns how many were given up.
 
