@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
 from syncagent.catalog.base import Item
-from syncagent.catalog.labels import Change, Entry, Facts, Json, Stale, Taken
+from syncagent.catalog.labels import Awaited, Change, Entry, Facts, Json, Stale, Taken
 from syncagent.catalog.rest import Session
 from syncagent.errors import NotFound, Unsupported
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -194,7 +195,16 @@ class LabelStore(Protocol):
 
 def state_of(item: Item) -> str:
     """Differs when the item, its object or its noted size is another."""
-    return f"{item.id} {item.rev} {item.system.get('width')} {item.system.get('height')}"
+    # Not its revision, which an event of an object that is still the same raises, too.
+    told = (
+        item.id,
+        item.etag,
+        item.version,
+        item.modified,
+        item.size,
+        *map(item.system.get, ("width", "height")),
+    )
+    return json.dumps(told)
 
 
 def stable_color(tag: str) -> str:

@@ -344,7 +344,7 @@ def tell_followed(report: Followed | None, *, as_json: bool) -> int:
     names = ("files", "annotations", "waiting", "kept", "matched", "failed")
     if as_json:
         output.emit_json({"followed": {name: getattr(report, name) for name in names}})
-    elif report.files or report.failed or report.matched:
+    elif report.files or report.failed or report.matched or report.waiting:
         failed = f", {report.failed} not readable" if report.failed else ""
         waiting = f"; {report.waiting} items are not there yet" if report.waiting else ""
         matched = f", {report.matched} items found theirs" if report.matched else ""

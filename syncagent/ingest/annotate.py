@@ -237,26 +237,34 @@ def context_of(
     *,
     root: str = "",
     size_of: Callable[[Item], tuple[int, int] | None] = lambda item: None,
+    unsized: Callable[[str, bool, Item | None], None] = lambda key, stem, item: None,
+    apart: str | None = None,
     later: bool = False,
 ) -> Context:
     """What annotation files leave to be known, from a dataset's items and recipe.
 
     :param size_of: looks at the bytes of an item whose size nobody noted yet.
+    :param unsized: told of an item's key, whether it lacks the extension, and the item if there is one, where no size is known.
+    :param apart: key of the annotation file itself, if it is an item of the dataset.
     :param later: items that are not there yet may come, so that nothing is passed over.
     """
 
     def item_of(key: str, stem: bool) -> Item | None:
         if not stem:
             return store.at(dataset, [root + key]).get(root + key)
-        found = media(store.stems(dataset, [root + key]).get(root + key, []))
+        found = media([
+            one for one in store.stems(dataset, [root + key]).get(root + key, []) if one.key != apart
+        ])  # fmt: skip
         return found[0] if len(found) == 1 else None
 
     def size(key: str, stem: bool) -> tuple[int, int] | None:
-        item = item_of(key, stem)
-        if item is None:
-            return None
-        width, height = item.system.get("width"), item.system.get("height")
-        return (width, height) if width and height else size_of(item)
+        item, found = item_of(key, stem), None
+        if item is not None:
+            width, height = item.system.get("width"), item.system.get("height")
+            found = (width, height) if width and height else size_of(item)
+        if found is None:
+            unsized(root + key, stem, item)
+        return found
 
     def fps(key: str, stem: bool) -> str | None:
         item = item_of(key, stem)

@@ -1,8 +1,9 @@
 """Annotation and metadata files in the bucket itself, mirrored to the items that they tell of.
 
 A file is an object like any other. When a sweep or an event settled it, `Follower.catch_up` takes what it says: it replaces what
-an earlier write of the file said, and waits for items that are not there yet. So it does not matter which of the two comes
-first, nor whether a run is interrupted: what was taken of which write stands in the catalog.
+an earlier write of the file said, and waits for items that are not there yet. A file that cannot be read without its item, since
+its numbers are relative to the picture's size, waits as a whole. So it does not matter which of the two comes first, nor
+whether a run is interrupted: what was taken of which write stands in the catalog.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import BinaryIO, cast
@@ -19,7 +20,7 @@ from typing import BinaryIO, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from syncagent.catalog import Item
-from syncagent.catalog.labels import Entry, LabelStore, Stale, Taken, stable_color
+from syncagent.catalog.labels import Awaited, Entry, LabelStore, Stale, Taken, stable_color, state_of
 from syncagent.drivers import Bucket
 from syncagent.errors import ConfigError, InvalidInput, NotFound
 from syncagent.ingest import sidecar
@@ -32,7 +33,15 @@ from syncagent.ingest.formats.dataloop import annotations_json
 _log = logging.getLogger(__name__)
 _MEMORY = 8 << 20
 _NAMED = 20
+_AT_ONCE = 100
+"""Files that an event of a list of classes may make be read; the next sweep reads the others."""
 SIDECAR = "sidecar"
+LISTS: Mapping[str, Sequence[str]] = {
+    "yolo": ("data.yaml", "data.yml", "classes.txt", "obj.names"),
+    "masks": ("instance_map.json", "labelmap.txt"),
+    "voc": ("labelmap.txt",),
+}
+"""Files at the prefix itself that say what the classes of all others are called, by format."""
 
 
 class Source(BaseModel):
@@ -125,12 +134,30 @@ class Follower:
         :raises SyncAgentError: the bucket or the catalog is out of reach. What was not taken stays to be taken.
         """
         report = Followed()
+        if not self._following.sources:
+            return report
+        woken = self._store.wake(self._dataset, keys)
+        looked = None if keys is None else [*dict.fromkeys([*keys, *woken])]
         for source in self._following.sources:
-            for file in self._stale(source, keys):
-                self._take(source, file, report)
-        if self._following.sources:
-            report.matched = self._store.match(self._dataset, keys)
+            # Before the others, which are read as the lists say.
+            lists = list(self._lists(source, keys))
+            for file in lists:
+                self._attempt(source, file, report, lists=True)
+            for file in self._stale(source, looked):
+                self._attempt(source, file, report)
+            if lists and keys is not None:
+                ends = suffixes(source)
+                for file in self._store.stale(self._dataset, source.prefix, ends, limit=_AT_ONCE):
+                    self._attempt(source, file, report)
+        report.matched = self._store.match(self._dataset, keys)
         return report
+
+    def _lists(self, source: Source, keys: Sequence[str] | None) -> Iterator[Stale]:
+        for name in LISTS.get(source.format, ()):
+            key = source.prefix + name
+            if keys is None or key in keys:
+                found = self._store.stale(self._dataset, key, [name], limit=1)
+                yield from (one for one in found if one.key == key)
 
     def _stale(self, source: Source, keys: Sequence[str] | None) -> Iterator[Stale]:
         ends = suffixes(source)
@@ -145,34 +172,58 @@ class Follower:
             yield from page
             after = page[-1].key
 
-    def _take(self, source: Source, file: Stale, report: Followed) -> None:
+    def _attempt(self, source: Source, file: Stale, report: Followed, *, lists: bool = False) -> None:
+        # An item that came while its file was read is there the second time.
+        if not self._take(source, file, report, lists=lists):
+            self._take(source, file, report, lists=lists)
+
+    def _take(self, source: Source, file: Stale, report: Followed, *, lists: bool) -> bool:
+        """Returns whether there is nothing to be gained by trying again at once."""
         used: dict[str, None] = {}
+        missed: list[Awaited] = []
+        # Without their list the classes' numbers would mean something else: the files stay as they were read.
+        names = source.prefix if lists and file.fingerprint is not None else None
         try:
-            entries = iter(()) if file.fingerprint is None else self._entries(source, file, used)
-            taken = self._store.take(self._dataset, file, entries, overwrite=source.overwrite)
+            entries = iter(()) if file.fingerprint is None else self._entries(source, file, used, missed)
+            taken = self._store.take(self._dataset, file, entries, overwrite=source.overwrite, lists=names)
         except InvalidInput as error:
-            report.failed += 1
-            report.note(str(error))
-            _log.warning("%s was not taken: %s", file.key, error)
-            self._store.take(self._dataset, file, (), error=str(error))
-            return
+            return self._put_off(file, error, missed[-1] if missed else None, report)
         except NotFound:
-            return  # gone by now: a sweep or an event will say so
+            return True  # gone by now: a sweep or an event will say so
         if taken is not None:
             self._count(file, taken, report)
             if used:
                 new = [{"tag": label, "color": stable_color(label)} for label in used if label]
                 self._store.add_labels(self._dataset, new)
+        return True
+
+    def _put_off(self, file: Stale, error: InvalidInput, awaited: Awaited | None, report: Followed) -> bool:
+        taken = self._store.take(self._dataset, file, (), error=str(error), awaited=awaited)
+        if taken is None:
+            return False
+        if awaited is not None and awaited.seen is None:
+            report.waiting += 1
+            self._name(file, taken, report)
+        else:
+            report.failed += 1
+            report.note(str(error))
+            _log.warning("%s was not taken: %s", file.key, error)
+        return True
 
     def _count(self, file: Stale, taken: Taken, report: Followed) -> None:
         report.files += 1
         report.annotations += taken.annotations
         report.waiting += taken.waiting
         report.kept += taken.kept
+        self._name(file, taken, report)
+
+    def _name(self, file: Stale, taken: Taken, report: Followed) -> None:
         for name in taken.ambiguous[:_NAMED]:
             report.note(f"{file.key}: several items are called {name}")
 
-    def _entries(self, source: Source, file: Stale, used: dict[str, None]) -> Iterator[Entry]:
+    def _entries(
+        self, source: Source, file: Stale, used: dict[str, None], missed: list[Awaited]
+    ) -> Iterator[Entry]:
         name = file.key[len(source.prefix) :]
         tree = Only(BucketTree(self._bucket, source.prefix), [name])
         if source.format == SIDECAR:
@@ -181,14 +232,20 @@ class Follower:
             )
         else:
             colors = colors_of(self._store.labels(self._dataset))
-            items = get(source.format).read(tree, self._context(source))
-            found = _said(items, source.root, colors, used)
+            items = get(source.format).read(tree, self._context(source, file, missed))
+            found = _said(items, source.root, colors, used, missed)
         # The file is fetched with its first entry: here, before the catalog's transaction begins.
         first = next(found, None)
         return chain(() if first is None else (first,), found)
 
-    def _context(self, source: Source) -> Context:
-        return context_of(self._store, self._dataset, root=source.root, size_of=self._size, later=True)
+    def _context(self, source: Source, file: Stale, missed: list[Awaited]) -> Context:
+        def unsized(key: str, stem: bool, item: Item | None) -> None:
+            missed.append(Awaited(key, stem, None if item is None else state_of(item)))
+
+        return context_of(
+            self._store, self._dataset, root=source.root, size_of=self._size, unsized=unsized, apart=file.key,
+            later=True,
+        )  # fmt: skip
 
     def _size(self, item: Item) -> tuple[int, int] | None:
         from syncagent.ingest.probe import probe_object
@@ -200,8 +257,11 @@ class Follower:
         return None
 
 
-def _said(items: Iterable[Labelled], root: str, colors: Colors, used: dict[str, None]) -> Iterator[Entry]:
+def _said(
+    items: Iterable[Labelled], root: str, colors: Colors, used: dict[str, None], missed: list[Awaited]
+) -> Iterator[Entry]:
     for item in items:
+        missed.clear()  # it could be read without
         used.update(dict.fromkeys(one.label for one in item.annotations))
         told = annotations_json(item.annotations, colors)
         yield Entry(root + item.key, item.stem, told, dict(item.user))

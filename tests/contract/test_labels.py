@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from syncagent.catalog import Store, open_catalog
-from syncagent.catalog.labels import Change, Entry, Facts, LabelStore, Stale
+from syncagent.catalog.labels import Awaited, Change, Entry, Facts, LabelStore, Stale, Taken, state_of
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import InvalidInput, NotFound, Unsupported
 from syncagent.model import DriverSpec
@@ -447,6 +447,73 @@ def test_any_history_of_files_and_items_ends_in_what_the_files_say(made: Made) -
                 made.drop(key)
 
 
+@OURS
+@pytest.mark.parametrize("stem", [True, False])
+def test_a_file_that_needs_its_item_is_stale_when_it_came(made: Made, stem: bool) -> None:
+    def stale() -> list[str]:
+        return [one.key for one in made.labels.stale(made.dataset, "", [".json"])]
+
+    awaited = Awaited("p/a" if stem else "p/a.jpg", stem, None)
+    made.put("l.json")
+    taken = made.take("l.json", error="l.json: no size", awaited=awaited)
+    assert taken == Taken()
+    made.put("p/b.jpg")
+    assert made.labels.wake(made.dataset, ["p/b.jpg"]) == []
+    assert made.labels.wake(made.dataset) == []
+    assert stale() == []
+    made.put("p/a.jpg")
+    assert made.take("l.json", error="l.json: no size", awaited=awaited) is None, "it came meanwhile"
+    for _ in range(2):  # a redelivery finds it, too
+        assert made.labels.wake(made.dataset, ["p/a.jpg"]) == ["l.json"]
+        assert stale() == ["l.json"]
+    seen = state_of(made.labels.at(made.dataset, ["p/a.jpg"])["p/a.jpg"])
+    made.take("l.json", error="l.json: no size", awaited=awaited._replace(seen=seen))
+    assert (made.labels.wake(made.dataset, ["p/a.jpg"]), stale()) == ([], [])
+    made.put("p/a.jpg", version="2")
+    assert made.labels.wake(made.dataset) == []
+    assert stale() == ["l.json"]
+    made.take("l.json", Entry("p/a.jpg", False, [box("car")]))
+    made.put("p/a.jpg", version="3")
+    made.labels.wake(made.dataset)
+    assert (stale(), made.names("p/a.jpg")) == ([], ["car"])
+
+
+@OURS
+def test_two_entries_of_a_file_may_name_one_item_without_its_extension(made: Made) -> None:
+    made.put("a.jpg", "l.json")
+    taken = made.take("l.json", Entry("a", True, [box("car")]), Entry("a", True, [box("dog")]))
+    assert (taken.annotations, taken.ambiguous) == (2, ())
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_more_files_wait_than_are_looked_at_at_once(made: Made) -> None:
+    for n in range(1100):
+        made.put(f"l{n:04}.json")
+        made.take(f"l{n:04}.json", error="no size", awaited=Awaited(f"a{n % 3}", True, None))
+    made.put("a1.jpg", "a2.jpg")
+    woken = made.labels.wake(made.dataset, ["a1.jpg", "a0.jpg"])
+    assert sorted(woken) == [f"l{n:04}.json" for n in range(1100) if n % 3 == 1]
+    made.labels.wake(made.dataset)
+    ((stale,),) = made.behind.db.sql("SELECT count(*) FROM source_file WHERE fingerprint = ''")
+    assert stale == sum(n % 3 > 0 for n in range(1100))
+
+
+@OURS
+def test_a_list_of_classes_makes_files_stale_that_it_is_read_with(made: Made) -> None:
+    made.put("a.jpg")
+    for key in ("l/a.json", "l/bad.json", "l/other.json", "m.json", "l/names.json"):
+        made.put(key)
+    entry = Entry("a.jpg", False, [box("car")])
+    for key in ("l/a.json", "m.json"):
+        made.take(key, entry)
+    made.take("l/bad.json", error="class 0 has no name")
+    made.take("l/other.json")
+    made.take("l/names.json", lists="l/")
+    found = [one.key for one in made.labels.stale(made.dataset, "", [".json"])]
+    assert found == ["l/a.json", "l/bad.json"], "not another list, which would make this one stale again"
+    assert made.names("a.jpg") == ["car", "car"], "what they gave stays until they are read"
+
+
 def settle_files(made: Made, says: dict[str, list[Entry]], choose: Callable[..., Any] | None) -> None:
     stale = made.labels.stale(made.dataset, "", [".json"])
     for file in stale if choose is None else [choose(stale)] if stale else []:
@@ -467,6 +534,7 @@ def test_the_platform_says_what_it_cannot_do(made: Made) -> None:
         with pytest.raises(Unsupported, match="the platform has no place"):
             call()
     assert made.labels.match(made.dataset) == 0
+    assert made.labels.wake(made.dataset) == []
     assert made.labels.settings(made.dataset) == {}
 
 

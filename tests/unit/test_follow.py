@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from syncagent.agent import Agent
 from syncagent.catalog import Dataset
+from syncagent.catalog.labels import Facts
+from syncagent.catalog.sql.labels import SqlLabels
 from syncagent.config import load
 from syncagent.drivers import Bucket
 from syncagent.errors import ConfigError, Transient
@@ -48,6 +51,12 @@ class World:
     def sweep(self) -> Any:
         self.agent.reconciler(self.dataset).sweep(max_deletes=100)
         return self.agent.follow(self.dataset)
+
+    def step(self, way: str, *keys: str) -> Any:
+        return self.sweep() if way == "sweep" else self.event(*keys)
+
+    def fetched(self) -> int:
+        return int(self.bucket.driver.requests["get"])
 
     def names(self, key: str) -> list[str]:
         item = self.labels.at(self.dataset.id, [key])[key]
@@ -219,3 +228,215 @@ def test_taking_a_file_again_changes_nothing(world: World) -> None:
     for _ in range(2):
         assert follower.catch_up(["i/a.jpg", "l/a.json"]).files == 0
     assert world.labels.annotations_of(world.dataset.id, [item.id]) == before
+
+
+# -- files that need to know something of their item ---------------------------------------------
+
+BOX = b"0 0.5 0.5 0.2 0.2\n"
+NAMES = b"names: [car, dog]\n"
+
+
+def picture(width: int = 40, height: int = 20) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (width, height)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def yolo(world: World) -> World:
+    world.source({"format": "yolo"})
+    world.put("data.yaml", NAMES)
+    world.sweep()
+    return world
+
+
+@pytest.mark.parametrize("way", ["sweep", "event"])
+def test_a_file_waits_for_the_size_of_its_picture(yolo: World, way: str) -> None:
+    yolo.put("labels/a.txt", BOX)
+    report = yolo.step(way, "labels/a.txt")
+    assert (report.waiting, report.failed, report.lines) == (1, 0, [])
+    before = yolo.fetched()
+    yolo.put("images/b.png", picture())
+    yolo.step(way, "images/b.png")
+    assert yolo.fetched() == before, "what waits is not read again for another's sake"
+    yolo.put("images/a.png", picture())
+    report = yolo.step(way, "images/a.png")
+    assert (report.files, report.annotations, report.failed) == (1, 1, 0)
+    assert yolo.names("images/a.png") == ["car"]
+    before = yolo.fetched()
+    yolo.step(way, "images/a.png")
+    assert yolo.fetched() == before
+
+
+@pytest.mark.parametrize("way", ["sweep", "event"])
+def test_a_picture_that_tells_no_size_is_told_once_and_waited_for(yolo: World, way: str) -> None:
+    yolo.put("images/a.png", b"no picture")
+    yolo.put("labels/a.txt", BOX)
+    report = yolo.step(way, "images/a.png", "labels/a.txt")
+    assert (report.waiting, report.failed) == (0, 1)
+    assert "the width and height of images/a are not known" in report.lines[0]
+    before = yolo.fetched()
+    assert yolo.step(way, "images/a.png").failed == 0
+    assert yolo.fetched() == before
+    yolo.put("images/a.png", picture())
+    yolo.step(way, "images/a.png")
+    assert yolo.names("images/a.png") == ["car"]
+
+
+@pytest.mark.parametrize("way", ["sweep", "event"])
+def test_a_size_that_is_noted_later_is_enough(yolo: World, way: str) -> None:
+    yolo.put("images/a.png", b"no picture")
+    yolo.put("labels/a.txt", BOX)
+    yolo.step(way, "images/a.png", "labels/a.txt")
+    found = {item.key: (item.id, stamp) for item, stamp in yolo.labels.unprobed(yolo.dataset.id)}
+    size = {"width": 40, "height": 20}
+    yolo.labels.set_facts(yolo.dataset.id, [Facts(*found["images/a.png"], size)])
+    yolo.step(way, "images/a.png")
+    assert yolo.names("images/a.png") == ["car"]
+
+
+@pytest.mark.parametrize("way", ["sweep", "event"])
+def test_a_name_of_several_pictures_waits_until_it_is_one_s(yolo: World, way: str) -> None:
+    for key in ("images/a.jpg", "images/a.png"):
+        yolo.put(key, picture())
+        yolo.step(way, key)
+    yolo.put("labels/a.txt", BOX)
+    report = yolo.step(way, "labels/a.txt")
+    assert report.lines == ["labels/a.txt: several items are called images/a"]
+    before = yolo.fetched()
+    yolo.step(way, "images/a.png")
+    assert yolo.fetched() == before
+    yolo.bucket.delete("images/a.jpg")
+    yolo.step(way, "images/a.jpg")
+    assert yolo.names("images/a.png") == ["car"]
+
+
+@pytest.mark.parametrize("way", ["sweep", "event"])
+def test_a_label_file_is_not_its_own_picture(yolo: World, way: str) -> None:
+    for key in ("d/a.txt", "d/a.json"):
+        yolo.put(key, BOX)
+        yolo.step(way, key)
+    before = yolo.fetched()
+    yolo.step(way, "d/a.json")
+    assert yolo.fetched() == before
+    yolo.put("d/a.png", picture())
+    yolo.step(way, "d/a.png")
+    assert yolo.names("d/a.png") == ["car"]
+
+
+def test_a_picture_that_comes_while_its_file_is_read_is_seen(
+    yolo: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = SqlLabels.take
+
+    def late(*args: Any, **more: Any) -> Any:
+        if more.get("awaited") is not None:
+            yolo.put("images/a.png", picture())
+            yolo.agent.reconciler(yolo.dataset).settle("images/a.png")
+        return take(*args, **more)
+
+    monkeypatch.setattr(SqlLabels, "take", late)
+    yolo.put("labels/a.txt", BOX)
+    yolo.event("labels/a.txt")
+    assert yolo.names("images/a.png") == ["car"]
+
+
+def test_a_large_file_is_left_to_the_sweep(yolo: World) -> None:
+    """So that many pictures of one file do not make it be read at each."""
+    yolo.put("labels/a.txt", BOX + b"\n" * (1 << 20))
+    yolo.event("labels/a.txt")
+    yolo.put("images/a.png", picture())
+    before = yolo.fetched()
+    yolo.event("images/a.png")
+    assert yolo.fetched() == before
+    yolo.sweep()
+    assert yolo.names("images/a.png") == ["car"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_history_of_files_that_need_a_size_ends_in_what_they_say(yolo: World, seed: int) -> None:
+    rng = random.Random(seed)
+    keys = [f"{kind}/{n}.{end}" for kind, end in (("images", "png"), ("labels", "txt")) for n in range(4)]
+    says: dict[str, int] = {}
+    there: set[str] = set()
+    for _ in range(120):
+        key = rng.choice(keys)
+        if key in there and rng.random() < 0.4:
+            yolo.bucket.delete(key)
+            there.discard(key)
+        else:
+            says[key] = rng.randint(0, 3)
+            yolo.put(key, BOX * says[key] if key.startswith("labels/") else picture(rng.randint(9, 99)))
+            there.add(key)
+        if rng.random() < 0.6:
+            yolo.event(rng.choice(keys), key)
+        elif rng.random() < 0.1:
+            yolo.sweep()
+    yolo.sweep()
+    for key in sorted(there):
+        if key.startswith("images/"):
+            file = f"labels/{Path(key).stem}.txt"
+            assert yolo.names(key) == ["car"] * (says[file] if file in there else 0), key
+
+
+# -- lists of classes beside the files -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["sweep", "event"])
+@pytest.mark.parametrize("name", ["data.yaml", "classes.txt"])
+def test_files_are_read_again_when_their_classes_change(world: World, way: str, name: str) -> None:
+    def told(*names: str) -> bytes:
+        return "\n".join(names).encode() if name == "classes.txt" else f"names: [{', '.join(names)}]".encode()
+
+    world.source({"prefix": "set/", "format": "yolo", "root": "set/"})
+    for key, body in (("set/images/a.png", picture()), ("set/labels/a.txt", BOX), ("set/labels/b.txt", BOX)):
+        world.put(key, body)
+        world.step(way, key)
+    assert world.names("set/images/a.png") == []
+    for tag in ("car", "bus"):
+        world.put(f"set/{name}", told(tag, "dog"))
+        world.step(way, f"set/{name}")
+        assert world.names("set/images/a.png") == [tag]
+    before = world.fetched()
+    world.sweep()
+    world.step(way, "set/images/a.png", f"set/{name}")
+    assert world.fetched() == before
+
+
+def test_a_change_of_classes_reads_a_bounded_number_of_files_at_once(
+    yolo: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncagent.ingest.follow._AT_ONCE", 2)
+    images = [f"images/{n}.png" for n in range(4)]
+    for n, key in enumerate(images):
+        yolo.put(key, picture())
+        yolo.put(f"labels/{n}.txt", BOX)
+    yolo.sweep()
+    yolo.put("data.yaml", b"names: [bus]")
+    yolo.event("data.yaml")
+    assert sorted(name for key in images for name in yolo.names(key)) == ["bus", "bus", "car", "car"]
+    yolo.sweep()
+    assert {name for key in images for name in yolo.names(key)} == {"bus"}
+
+
+def test_classes_that_cannot_be_read_or_went_change_nothing(yolo: World) -> None:
+    yolo.put("images/a.png", picture())
+    yolo.put("labels/a.txt", BOX)
+    yolo.sweep()
+    yolo.put("data.yaml", b"names: [")
+    assert yolo.sweep().failed == 1
+    yolo.bucket.delete("data.yaml")
+    yolo.sweep()
+    assert yolo.names("images/a.png") == ["car"]
+
+
+def test_two_lists_of_classes_do_not_wake_each_other(yolo: World) -> None:
+    yolo.put("classes.txt", b"car")
+    yolo.put("images/a.png", picture())
+    yolo.put("labels/a.txt", BOX)
+    yolo.sweep()
+    yolo.put("data.yaml", b"names: [bus]")
+    yolo.sweep()
+    before = yolo.fetched()
+    assert yolo.sweep().files == 0
+    assert yolo.fetched() == before

@@ -8,7 +8,7 @@ from typing import Any
 
 from syncagent.catalog.base import Item
 from syncagent.catalog.filters import parse_query
-from syncagent.catalog.labels import Change, Entry, Facts, Stale, Taken
+from syncagent.catalog.labels import Awaited, Change, Entry, Facts, Stale, Taken
 from syncagent.catalog.sql.annotations import OURS, Annotations
 from syncagent.catalog.sql.datasets import Datasets
 from syncagent.catalog.sql.items import FACTS, Items, Json

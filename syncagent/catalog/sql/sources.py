@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from syncagent.catalog.base import Item
-from syncagent.catalog.labels import Entry, Stale, Taken
+from syncagent.catalog.labels import Awaited, Entry, Stale, Taken, state_of
 from syncagent.catalog.sql.items import Items, merged
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.wire import dumps
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from syncagent.catalog.sql.labels import SqlLabels
 
 _BATCH = 1000
+_SMALL = 1 << 20  # bytes of a file that may be read once for each item that it waits for
 _BY = "syncagent"
 
 
@@ -56,6 +57,8 @@ class Sources:
         *,
         overwrite: bool = False,
         error: str | None = None,
+        awaited: Awaited | None = None,
+        lists: str | None = None,
     ) -> Taken | None:
         """See `LabelStore.take`. A thousand entries in memory at a time."""
         source = self._catalog.source(dataset)
@@ -64,15 +67,25 @@ class Sources:
             if not rows or rows[0][1] != file.fingerprint:
                 return None
             number = rows[0][0]
+            ambiguous: list[str] = []
+            if awaited is not None:
+                # Whoever made the item meanwhile found nothing that waits for it.
+                ((state, several),) = self._states(dataset, [(awaited.key, awaited.stem, file.key)])
+                if state != awaited.seen:
+                    return None
+                ambiguous += [awaited.key] * several
             noted = {
                 "file": number, "dataset": source["dataset"], "fingerprint": file.fingerprint, "error": error,
-                "now": self._catalog.now(),
+                "now": self._catalog.now(), "awaited": awaited and awaited.key,
+                "awaited_stem": awaited and int(awaited.stem), "seen": awaited and awaited.seen,
             }  # fmt: skip
             self._db.change("note_source", noted)
+            if lists is not None:
+                below = {"first": lists, "until": _after(lists), "file": number}
+                self._db.change("reread_below", {**source, **below})
             if error is not None:
-                return Taken()
+                return Taken(ambiguous=tuple(ambiguous))
             self._forget_entries(number)
-            ambiguous: list[str] = []
             seen: set[int] = set()
             kept, left = 0, iter(entries)
             while batch := list(islice(left, _BATCH)):
@@ -97,16 +110,12 @@ class Sources:
         self, dataset: str, key: str, file: int, entries: Sequence[Entry], ambiguous: list[str]
     ) -> list[int | None]:
         """Note what the file says; returns each entry's item. Stems that name several items go to `ambiguous`."""
-        whole = self._labels.at(dataset, [entry.key for entry in entries if not entry.stem])
-        of_stems = self._labels.stems(dataset, [entry.key for entry in entries if entry.stem])
+        named = self._named(dataset, [(entry.key, entry.stem, key) for entry in entries])
         rows, items = [], []
-        for entry in entries:
-            item = whole.get(entry.key)
-            if entry.stem:
-                found = _media([one for one in of_stems.get(entry.key, []) if one.key != key])
-                if len(found) > 1:
-                    ambiguous.append(entry.key)
-                item = found[0] if len(found) == 1 else None
+        for entry, found in zip(entries, named, strict=True):
+            if len(found) > 1:
+                ambiguous.append(entry.key)
+            item = found[0] if len(found) == 1 else None
             n = self._catalog.number_of(item.id) if item is not None else None
             items.append(n)
             rows.append({
@@ -119,6 +128,25 @@ class Sources:
                 self._items.change(item.id, by=_BY, user=entry.user)
         self._db.change_many("add_entry", rows)
         return items
+
+    def _named(self, dataset: str, names: Sequence[tuple[str, bool, str]]) -> list[list[Item]]:
+        """The items that names in files may mean: each is told with whether it lacks an extension, and its file's key."""
+        # Once each: an item of a stem that is asked for twice would be two.
+        whole = self._labels.at(dataset, [*dict.fromkeys(key for key, stem, _ in names if not stem)])
+        of_stems = self._labels.stems(dataset, [*dict.fromkeys(key for key, stem, _ in names if stem)])
+        return [
+            _media([one for one in of_stems.get(key, []) if one.key != file])
+            if stem
+            else [whole[one] for one in (key,) if one in whole]
+            for key, stem, file in names
+        ]
+
+    def _states(self, dataset: str, names: Sequence[tuple[str, bool, str]]) -> list[tuple[str | None, bool]]:
+        """As `Awaited.seen` tells them, and whether there are several."""
+        return [
+            (state_of(found[0]) if len(found) == 1 else None, len(found) > 1)
+            for found in self._named(dataset, names)
+        ]
 
     def _take_back(self, item: int, user: Mapping[str, Any]) -> None:
         """Remove metadata that a file gave, unless people changed it since."""
@@ -202,6 +230,27 @@ class Sources:
         given = {"by_hand": 0, "now": self._catalog.now()}
         self._db.change_many("trash_annotation", [{**given, "n": n} for n in annotations])
         self._db.change_many("delete_annotation", [{"n": n} for n in annotations])
+
+    def wake(self, dataset: str, keys: Sequence[str] | None = None) -> list[str]:
+        """See `LabelStore.wake`."""
+        given: dict[str, Any] = {"dataset": self._catalog.source(dataset)["dataset"], "after": "", "n": 0}
+        name, found = "awaiting", list[str]()
+        if keys is not None:
+            given["keys"] = json.dumps([*keys, *(stem_of(key) for key in keys)])
+            name = "awaiting_of"
+        while True:
+            with self._db.transaction():
+                rows = self._db.query(name, given)
+                now = self._states(dataset, [(key, bool(stem), file) for _, file, _, key, stem, _ in rows])
+                woken = [
+                    row for row, (state, _) in zip(rows, now, strict=True) if state not in {None, row[-1]}
+                ]
+                self._db.change_many("wake", [{"file": n} for n, *_ in woken])
+            if keys is not None:
+                found += [file for _, file, size, *_ in woken if size <= _SMALL]
+            if len(rows) < _BATCH:
+                return found
+            given |= {"after": rows[-1][3], "n": rows[-1][0]}
 
     def match(self, dataset: str, keys: Sequence[str] | None = None) -> int:
         """See `LabelStore.match`."""

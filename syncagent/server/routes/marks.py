@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body
 from pydantic import AfterValidator, Field
 
 from syncagent.catalog.filters import parse_query
-from syncagent.catalog.labels import Change, Entry, Facts, Stale
+from syncagent.catalog.labels import Awaited, Change, Entry, Facts, Stale
 from syncagent.server.auth import Who
 from syncagent.server.routes.common import Json, On
 from syncagent.server.routes.extension import Key, Text, asked
@@ -177,9 +177,23 @@ def take(
     entries: Annotated[list[Said], Field(max_length=_ENTRIES), Body()],
     overwrite: Annotated[bool, Body()] = False,
     error: Annotated[Line | None, Body()] = None,
+    awaited: Annotated[tuple[Key, bool, Text | None] | None, Body()] = None,
+    lists: Annotated[Line | None, Body()] = None,
 ) -> Json:
-    given = [Entry(*one) for one in entries]
-    return {"taken": on.catalog.labels.take(dataset, Stale(*file), given, overwrite=overwrite, error=error)}
+    taken = on.catalog.labels.take(
+        dataset, Stale(*file), [Entry(*one) for one in entries], overwrite=overwrite, error=error,
+        awaited=Awaited(*awaited) if awaited else None, lists=lists,
+    )  # fmt: skip
+    return {"taken": taken}
+
+
+@router.post("/wake", summary="Files that waited for an item are stale when it came", dependencies=_WRITES)
+def wake(
+    on: On,
+    dataset: str,
+    keys: Annotated[list[Key] | None, Field(max_length=BATCH), Body(embed=True)] = None,
+) -> Json:
+    return {"files": on.catalog.labels.wake(dataset, keys)}
 
 
 @router.post("/match", summary="Give waiting entries to items that came", dependencies=_WRITES)

@@ -1,0 +1,5 @@
+-- A file that cannot be read without its item, such as one whose numbers are relative to the picture's size.
+ALTER TABLE source_file ADD COLUMN awaited TEXT;
+ALTER TABLE source_file ADD COLUMN awaited_stem INTEGER;
+ALTER TABLE source_file ADD COLUMN seen TEXT;
+CREATE INDEX source_file_awaited ON source_file (dataset, awaited) WHERE awaited IS NOT NULL;
