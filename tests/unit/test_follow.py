@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import random
+import sqlite3
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,14 @@ from syncagent.agent import Agent
 from syncagent.catalog import Dataset
 from syncagent.catalog.labels import Facts
 from syncagent.catalog.sql.labels import SqlLabels
+from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.catalog.sql.statements import migrations
 from syncagent.config import load
 from syncagent.drivers import Bucket
 from syncagent.errors import ConfigError, Transient
-from syncagent.ingest.follow import Follower
+from syncagent.ingest.follow import LISTS, Follower
+from syncagent.ingest.formats import png
+from syncagent.ingest.formats import yolo as yolo_format
 from syncagent.model import DriverSpec
 
 
@@ -440,3 +446,40 @@ def test_two_lists_of_classes_do_not_wake_each_other(yolo: World) -> None:
     before = yolo.fetched()
     assert yolo.sweep().files == 0
     assert yolo.fetched() == before
+
+
+def test_lists_of_classes_are_those_that_the_readers_look_for() -> None:
+    assert {**LISTS} == {
+        "yolo": yolo_format._BESIDE,
+        "masks": (png._MAP, png._LABELMAP),
+        "voc": (png._LABELMAP,),
+    }
+
+
+@pytest.mark.parametrize("way", ["sweep", "event"])
+def test_masks_are_read_again_when_their_classes_change(world: World, way: str) -> None:
+    world.source({"prefix": "masks/", "format": "masks", "root": "images/"})
+    mask = io.BytesIO()
+    Image.new("L", (4, 4), 1).save(mask, "PNG")
+    for key, body in (("images/a.jpg", b"jpeg"), ("masks/a.png", mask.getvalue())):
+        world.put(key, body)
+        world.step(way, key)
+    for tag in ("car", "bus"):
+        world.put("masks/instance_map.json", {tag: 1})
+        world.step(way, "masks/instance_map.json")
+        assert world.names("images/a.jpg") == [tag]
+
+
+def test_files_that_failed_before_there_was_waiting_are_read_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old.db"
+    with monkeypatch.context() as old:
+        old.setattr("syncagent.catalog.sql.connection.migrations", lambda: migrations()[:6])
+        SqliteCatalog(path).close()
+    with closing(sqlite3.connect(path)) as db, db:
+        rows = [(1, "a", "no size"), (2, "b", None), (3, None, "no size")]
+        db.executemany("INSERT INTO source_file VALUES (?1, 1, ?2, ?3, 0)", rows)
+    SqliteCatalog(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT fingerprint FROM source_file").fetchall() == [("",), ("b",), (None,)]

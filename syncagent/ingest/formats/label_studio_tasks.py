@@ -1,9 +1,9 @@
 """The tasks of a file of Label Studio's, one at a time; see `formats.label_studio`.
 
 `stream.arrays` cuts a window of the file where an element seems to end, and tries the places first after which something begins
-as the first element did. A task, its annotations and its results may all begin with ``id``: 20 MB of tasks with two thousand
-results each take 53 seconds and 250 MB that way, and 1.3 seconds and 31 MB here, where the decoder itself says where each task
-ends (it names the first byte after a value), and skips at its own speed to get there.
+as the first element did. A task, its annotations and its results may all begin with ``id``: 22 MB of tasks with two thousand
+results each take 2.1 seconds and 17 MiB that way, since it counts brackets then, and 0.4 seconds and 5 MiB here, where the decoder
+itself says where each task ends (it names the first byte after a value), and skips at its own speed to get there.
 """
 
 from __future__ import annotations
