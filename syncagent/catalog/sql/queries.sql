@@ -631,10 +631,10 @@ WHERE f.dataset = :dataset AND f.awaited IS NOT NULL AND (f.awaited, f.item) > (
 ORDER BY f.awaited, f.item LIMIT 1000;
 
 -- name: awaiting_of
--- Those that wait for some.
+-- Those that wait for some. The plus keeps the index for these: an event looks at no other that waits.
 SELECT f.item, i.key, coalesce(i.size, 0), f.awaited, f.awaited_stem, f.seen FROM source_file f JOIN item i ON i.n = f.item
 WHERE f.dataset = :dataset AND f.awaited IN (SELECT value FROM json_each(:keys)) AND f.awaited IS NOT NULL
-  AND (f.awaited, f.item) > (:after, :n)
+  AND (+f.awaited, f.item) > (:after, :n)
 ORDER BY f.awaited, f.item LIMIT 1000;
 
 -- name: wake
