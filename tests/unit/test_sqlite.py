@@ -86,6 +86,12 @@ def _parameters(statement: str) -> list[str]:
     return re.findall(r":(\w+)", re.sub(r"--.*", "", statement))
 
 
+def test_an_event_looks_at_no_file_that_waits_for_something_else(catalog: SqliteCatalog) -> None:
+    statement = queries()["awaiting_of"]
+    plan = catalog.db.sql(f"EXPLAIN QUERY PLAN {statement}", dict.fromkeys(_parameters(statement)))
+    assert plan[0][3] == "SEARCH f USING INDEX source_file_awaited (dataset=? AND awaited=?)"
+
+
 def test_lookups_and_scans_use_the_index(catalog: SqliteCatalog) -> None:
     for name in ("get", "scan", "scan_until", "settle_found", "settle_gone", "item", "items"):
         statement = queries()[name]
