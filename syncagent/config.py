@@ -53,7 +53,7 @@ class Run(BaseModel):
     """Deliveries after which a message that fails for good is given up, into `dead_letters`."""
     dead_letters: Path | None = None
     """Folder for messages that were given up; default ``SYNCAGENT_HOME/dead-letters``."""
-    poll: float = Field(default=5.0, ge=0.1, le=20)
+    poll: float = Field(default=5.0, ge=1, le=20)
     """Seconds that one request waits for messages."""
     drain: float = Field(default=30.0, ge=0)
     """Seconds that work in progress has to end, once told to stop."""

@@ -61,7 +61,7 @@ def webhook_ls(agent: Agent, as_json: bool) -> None:
     found = _webhooks(agent).all()
     if as_json:
         for one in found:
-            output.emit_json({name: value for name, value in asdict(one).items() if name != "secret"})
+            output.emit_json({name: value for name, value in asdict(one).items() if name != "sealed"})
     else:
         rows = [(one.dataset, one.url, one.waiting, one.dropped, one.error or "ok") for one in found]
         output.table(rows, ("dataset", "url", "waiting", "given up", "last"))
@@ -84,6 +84,7 @@ def webhook_test(agent: Agent, dataset: str) -> None:
 
     import httpx
 
+    from syncagent.drivers.secrets import read_secret
     from syncagent.handlers.outbox import event_of, post
 
     hook = _webhooks(agent).get(agent.catalog.dataset(dataset).name)
@@ -93,7 +94,8 @@ def webhook_test(agent: Agent, dataset: str) -> None:
         0, agent.catalog.dataset(dataset).id, None, "0" * 24, "test", "test.jpg", None, int(time.time())
     )
     with httpx.Client(follow_redirects=False, trust_env=False) as client:
-        post(client, hook, {**event_of(telling, hook.dataset), "type": "io.syncagent.test"})
+        secret = read_secret(_webhooks(agent).secret(hook))
+        post(client, hook, secret, {**event_of(telling, hook.dataset), "type": "io.syncagent.test"})
     sys.stdout.write("it was heard\n")
 
 

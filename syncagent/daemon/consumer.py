@@ -243,9 +243,9 @@ class Consumer:
         )
         self._freed(taken)
         if done:
-            self._submit(self._delete, done)
+            self._submit(partial(self._delete, done), done)
         if failed:
-            self._submit(self._failed, failed)
+            self._submit(partial(self._failed, failed), [one for one, _, _ in failed])
         reasons = [reason for _, reason, _ in failed]
         if reasons:
             self._metrics.queue(self.url, trouble=str(reasons[0]), trouble_at=time.time())
@@ -254,17 +254,20 @@ class Consumer:
         elif done:
             self._pauses = 0
 
-    def _submit(self, work: Callable[..., None], what: Sequence[object]) -> None:
+    def _submit(self, work: Callable[[], None], held: Sequence[_Held]) -> None:
         try:
-            self._finishers.submit(self._guarded, work, what)
+            self._finishers.submit(self._guarded, work, held)
         except RuntimeError:  # shut down: what is in hand is released
             return
 
-    def _guarded(self, work: Callable[..., None], what: Sequence[object]) -> None:
+    def _guarded(self, work: Callable[[], None], held: Sequence[_Held]) -> None:
         try:
-            work(what)
-        except Exception:
+            work()
+        except Exception as bug:
             _log.exception("ending a batch of %s failed", self.url)
+            self._metrics.errors.labels(self.url, type(bug).__name__).inc()
+        finally:
+            self._let_go(held)  # what was not deleted comes again
 
     def _delete(self, done: Sequence[_Held]) -> None:
         result = "done"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -17,6 +18,7 @@ class Health:
     """A small HTTP server in a thread.
 
     :param listen: ``host:port``; port 0 takes a free one.
+    :param token: gives what metrics and status ask for, which may change.
     :param ready: what is not ready yet; nothing when all is.
     :raises ConfigError: the address cannot be listened on.
     """
@@ -24,7 +26,7 @@ class Health:
     def __init__(
         self,
         listen: str,
-        token: str,
+        token: Callable[[], str],
         *,
         ready: Callable[[], list[str]],
         metrics: Callable[[], bytes],
@@ -50,8 +52,8 @@ class Health:
                     )
                 elif path not in {"/metrics", "/status"}:
                     self._answer(HTTPStatus.NOT_FOUND, b'{"error": "not found"}')
-                elif not hmac.compare_digest(
-                    self.headers.get("Authorization", "").encode(), f"Bearer {token}".encode()
+                elif not (wanted := token()) or not hmac.compare_digest(
+                    self.headers.get("Authorization", "").encode(), f"Bearer {wanted}".encode()
                 ):
                     self._answer(HTTPStatus.UNAUTHORIZED, b'{"error": "a bearer token is needed"}')
                 elif path == "/metrics":
@@ -73,6 +75,7 @@ class Health:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         try:
             self._server = Server((host.strip("[]"), int(port)), Handler)

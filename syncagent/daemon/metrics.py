@@ -16,6 +16,7 @@ from syncagent.handlers.deliveries import Taken
 from syncagent.model import Report
 
 _LAG = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600)
+_MOST_NAMES = 60
 _WORK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60)
 
 
@@ -27,7 +28,8 @@ class Metrics:
         self._lock = threading.Lock()
         self._queues: dict[str, dict[str, Any]] = {}
         self._sweeps: dict[str, dict[str, Any]] = {}
-        self._asked: Counter[tuple[str, str]] = Counter()
+        self._asked: Counter[tuple[str, int, str]] = Counter()
+        self._names: set[str] = set()
         self.started = time.time()
         self.events = Total("syncagent_events", "Events by kind.", ["queue", "kind"], registry=registry)
         self.ignored = Total(
@@ -112,7 +114,7 @@ class Metrics:
         for kind, count in taken.events.items():
             self.events.labels(queue, kind).inc(count)
         for name, count in taken.ignored.items():
-            self.ignored.labels(queue, name).inc(count)
+            self.ignored.labels(queue, self._name(name)).inc(count)
         for action, count in (taken.settled.counts if taken.settled else Counter[str]()).items():
             self.keys.labels("event", action).inc(count)
         for reason in taken.errors.values():
@@ -121,6 +123,13 @@ class Metrics:
             self.work.labels(queue).observe(wait)
         if taken.oldest is not None:
             self.lag.labels(queue).observe(max(0.0, time.time() - taken.oldest))
+
+    def _name(self, name: str) -> str:
+        """Events name themselves: whoever writes into a queue must not fill our memory."""
+        with self._lock:
+            if len(self._names) < _MOST_NAMES:
+                self._names.add(name)
+            return name if name in self._names else "other"
 
     def queue(self, queue: str, **told: Any) -> None:
         """Note something about a queue, for `status`."""
@@ -162,16 +171,18 @@ class Metrics:
         with self._lock:
             self._sweeps.setdefault(dataset, {}).update(told)
 
-    def asked(self, dataset: str, requests: Mapping[str, int], prices: Mapping[str, float]) -> None:
-        """Note how many requests of each kind a bucket's client has sent in all.
+    def asked(
+        self, dataset: str, client: int, requests: Mapping[str, int], prices: Mapping[str, float]
+    ) -> None:
+        """Note how many requests of each kind one of a bucket's clients has sent in all.
 
         Whoever sends fewer than before is another client, and has begun anew.
         """
         with self._lock:
             for kind, count in requests.items():
-                before = self._asked[dataset, kind]
+                before = self._asked[dataset, client, kind]
                 more = count - before if count >= before else count
-                self._asked[dataset, kind] = count
+                self._asked[dataset, client, kind] = count
                 if more:
                     self.requests.labels(dataset, kind).inc(more)
                     if prices.get(kind):

@@ -27,6 +27,7 @@ from syncagent.daemon.sweeper import Plan, Sweeper
 from syncagent.drivers.queues import Queue, open_queue
 from syncagent.drivers.secrets import read_secret
 from syncagent.errors import ConfigError, SyncAgentError
+from syncagent.handlers.deliveries import parser
 from syncagent.handlers.mirror import Mirror
 from syncagent.handlers.outbox import Teller
 
@@ -49,6 +50,9 @@ class _Work:
         plans = [self._plan(name) for name in settings.datasets]
         try:
             for url, integration in self._queues().items():
+                queue = self._open(url, integration)  # sends nothing, and says what is wrong with the URL
+                parser(queue.provider)
+                queue.close()
                 mirror = Mirror(self.agent)
                 self.mirrors.append(mirror)
                 self.consumers.append(
@@ -57,6 +61,7 @@ class _Work:
                         in_flight=settings.run.in_flight, attempts=settings.run.attempts, poll=settings.run.poll,
                     )
                 )  # fmt: skip
+            self.token = token_of(settings, make=True) or "" if settings.run.listen else ""
             self.sweeper = Sweeper(self.agent, plans, metrics)
             webhooks = self.agent.webhooks()
             self.teller = Teller(webhooks, count=metrics.told) if webhooks else None
@@ -109,9 +114,10 @@ class _Work:
 
     def tell_requests(self) -> None:
         """Note what was asked of the buckets."""
-        for mirror in self.mirrors:
+        for number, mirror in enumerate(self.mirrors):
             for dataset, bucket in mirror.buckets():
-                self._metrics.asked(dataset.name, bucket.driver.requests, dict(bucket.caps.prices))
+                asked = dict(bucket.driver.requests)
+                self._metrics.asked(dataset.name, number, asked, dict(bucket.caps.prices))
 
 
 class Daemon:
@@ -126,6 +132,7 @@ class Daemon:
         self._work: _Work | None = None
         self._health: Health | None = None
         self._stop = self._again = False
+        self._again_at: float | None = None
 
     def run(self, on_ready: Callable[[str | None], None] = lambda _: None) -> None:
         """Work until `stop` is called.
@@ -143,12 +150,15 @@ class Daemon:
             told_at = time.monotonic()
             while not self._stop:
                 time.sleep(_STEP)
-                if self._again:
-                    self._again = False
+                if self._again or (self._again_at is not None and time.monotonic() > self._again_at):
+                    self._again, self._again_at = False, None
                     self._reload()
                 if time.monotonic() - told_at > _REQUESTS_SECONDS:
                     told_at = time.monotonic()
-                    self._work.tell_requests()
+                    try:
+                        self._work.tell_requests()
+                    except Exception:
+                        _log.exception("the requests were not counted")
         finally:
             left = self._work.stop(self._work.settings.run.drain)
             if left:
@@ -174,30 +184,34 @@ class Daemon:
         except SyncAgentError as reason:
             _log.error("the settings are as they were: %s", reason)
             return
+        except Exception:
+            _log.exception("the settings are as they were")
+            return
         if old is not None:
             old.stop(old.settings.run.drain)
         self._work = work
         self.metrics.forget()
-        while not self._stop:
-            try:
-                work.start()
-            except SyncAgentError as reason:
-                _log.error("nothing is followed for now: %s", reason)
-                time.sleep(_AGAIN_SECONDS)
-            else:
-                _log.warning("the settings were read again")
-                return
+        try:
+            work.start()
+        except Exception as reason:
+            # The catalog may be away: all is read and tried again soon, whoever asks for it.
+            _log.error("nothing is followed for now: %s", reason)
+            self._again_at = time.monotonic() + _AGAIN_SECONDS
+        else:
+            _log.warning("the settings were read again")
 
     def _listen(self, settings: Settings) -> None:
         if settings.run.listen:
-            token = token_of(settings, make=True)
             self._health = Health(
                 settings.run.listen,
-                token or "",
+                self._token,
                 ready=self._lacking,
                 metrics=self.metrics.text,
                 status=self._status,
             )
+
+    def _token(self) -> str:
+        return self._work.token if self._work else ""
 
     def _lacking(self) -> list[str]:
         """Queues that did not answer yet."""
@@ -219,7 +233,10 @@ def token_of(settings: Settings, *, make: bool = False) -> str | None:
     :param make: write the file where there is none.
     """
     if settings.run.token is not None:
-        return read_secret(settings.run.token.get_secret_value())
+        token = read_secret(settings.run.token.get_secret_value())
+        if not token:
+            raise ConfigError("run.token is empty", hint="leave it out: one is made")
+        return token
     file = home() / "run.token"
     if make and not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -230,9 +247,14 @@ def token_of(settings: Settings, *, make: bool = False) -> str | None:
             os.link(temporary, file)  # whoever comes first
         Path(temporary).unlink()
     try:
-        return file.read_text().strip()
+        token = file.read_text().strip()
     except OSError:
-        return None
+        token = ""
+    if make and not token:
+        raise ConfigError(
+            f"{file} cannot be read", resource=str(file), hint="set run.token, or run.listen = ''"
+        )
+    return token or None
 
 
 class Lines(logging.Formatter):

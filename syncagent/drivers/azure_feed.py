@@ -10,6 +10,8 @@ import contextlib
 import hashlib
 import io
 import json
+import os
+import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -102,21 +104,27 @@ class ChangeFeedQueue:
 
     def close(self) -> None:
         """See `Queue.close`."""
-        self._position.save()
         with self._looking:
             if self._made is not None:
                 self._made.close()
+        self._position.save()
 
     # -- the feed --------------------------------------------------------------------------------
 
     def _look(self) -> bool:
         """Read what is new; whether there may be more, for which there was no room."""
+        if len(self._kept) >= _MOST_KEPT:
+            return True
         told = self._json("meta/segments.json")
         until = _hour(str(told.get("lastConsumable", "")))
         segments = [name for name in self._names(_SEGMENTS) if self._wanted(name, until)]
         if self._position.segment is None and segments:
             self._position.begin(segments[-1])
             segments = segments[-1:]
+        elif segments and self._position.segment not in segments:
+            self._position.begin(
+                segments[0]
+            )  # what we stopped at has left the feed: a sweep finds what was there
         sizes: dict[str, int] = {}
         for name in segments:
             segment = self._json(name)
@@ -235,9 +243,11 @@ class Position:
         self._load()
 
     def begin(self, segment: str) -> None:
-        """Start at a segment."""
+        """Start at a segment, whatever was before."""
         with self._lock:
             self.segment = segment
+            for kept in (self._done, self._read, self._open, self._of, self._next):
+                kept.clear()
         self.save()
 
     def read(self, segment: str, chunk: str) -> int:
@@ -279,15 +289,27 @@ class Position:
             self.segment = self._next.pop(self.segment)
 
     def save(self) -> None:
-        """Write the file. A reader sees the old one or the new one."""
+        """Write the file. A reader sees the old one or the new one.
+
+        :raises Transient: the disk is full, or the like.
+        """
+        try:
+            self._write()
+        except OSError as error:
+            raise Transient(
+                f"{self._file} cannot be written: {error.strerror}", resource=str(self._file)
+            ) from error
+
+    def _write(self) -> None:
         with self._lock:
             self._saved_at = time.monotonic()
             done = {chunk: min(self._open.get(chunk) or {number}) for chunk, number in self._read.items()}
             told = json.dumps({"segment": self.segment, "chunks": {**self._done, **done}})
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._file.with_suffix(".tmp")
-            temporary.write_text(told)
-            temporary.replace(self._file)
+            handle, temporary = tempfile.mkstemp(dir=self._file.parent)
+            with os.fdopen(handle, "w") as out:
+                out.write(told)
+            Path(temporary).replace(self._file)
 
     def _load(self) -> None:
         try:

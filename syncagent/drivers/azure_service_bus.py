@@ -31,6 +31,7 @@ OPTIONS = {
 SUFFIX = "servicebus.windows.net"
 _AUDIENCE = "https://servicebus.azure.net/.default"
 _EARLY = 300  # seconds before its end that a token is renewed
+_LONGEST_LOCK = 300  # seconds, as the service has it
 _SAS_SECONDS = 3600
 _ACTION = "Microsoft.ServiceBus/namespaces/messages/receive/action"
 
@@ -79,17 +80,15 @@ class ServiceBusQueue:
                 if "EnqueuedTimeUtc" in told
                 else None
             )
-            until = (
-                parsedate_to_datetime(told["LockedUntilUtc"]).timestamp()
-                if "LockedUntilUtc" in told
-                else None
-            )
+            until = parsedate_to_datetime(told["LockedUntilUtc"]) if "LockedUntilUtc" in told else None
+            # By the service's clock: ours may be wrong.
+            now = parsedate_to_datetime(answer.headers["Date"]) if "Date" in answer.headers else None
         except (KeyError, TypeError, ValueError) as error:
             raise SyncAgentError(
                 f"Service Bus gave no message of queue {self._name}", resource=self._name
             ) from error
-        if until is not None:
-            self.hold = max(1, min(self.hold, round(until - time.time())))
+        if until is not None and now is not None:
+            self.hold = max(1, min(_LONGEST_LOCK, round((until - now).total_seconds())))
         # Its own address: a Location header may name a host that we did not choose.
         at = f"{self._base}/{self._path}/messages/{quote(number, safe='')}/{quote(token, safe='')}"
         return [Message(number, answer.text, {}, int(told.get("DeliveryCount", 0)), sent, at)]

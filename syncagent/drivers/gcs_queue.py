@@ -127,6 +127,8 @@ class PubSubQueue:
                 f"no usable Google credentials for subscription {name}", resource=name,
                 hint="run 'gcloud auth application-default login', or name an integration",
             ) from error  # fmt: skip
+        except ValueError as error:  # another thread has closed the client
+            raise Transient(f"the connection to {name} was closed", resource=name) from error
         except exceptions.GoogleAPIError as error:
             if isinstance(error, exceptions.InvalidArgument):
                 raise ConfigError(f"Pub/Sub cannot use subscription {name}", resource=name) from error

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from syncagent.errors import ConfigError, SyncAgentError, Transient
+from syncagent.errors import AccessDenied, ConfigError, SyncAgentError
 from syncagent.handlers.events import BadEvent, Event, Parsed
 from syncagent.tracing import span
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from syncagent.handlers.mirror import Mirror, Settled
 
 PLATFORM = "dataloop+https://gate.dataloop.ai"
+_REFUSED_SECONDS = 60.0
 _IDS = 5  # request ids in a line, to find a batch in the vendor's logs
 _log = logging.getLogger("syncagent.handlers")
 
@@ -66,15 +67,12 @@ class Taken:
         return {name: value for name, value in told.items() if value not in ({}, [], None)}
 
     def done(self) -> None:
-        """Raise unless all is done, so that all is delivered again.
+        """Raise unless all is done, so that all is delivered again. The platform logs it: it tells no key.
 
-        :raises SyncAgentError: the only reason, or a `Transient` about several.
+        :raises SyncAgentError: the reason.
         """
-        if len(self.errors) == 1:
-            raise next(iter(self.errors.values()))
-        if self.errors:
-            first = next(iter(self.errors.values()))
-            raise Transient(f"{len(self.errors)} deliveries are not done; the first: {first}") from first
+        for reason in self.errors.values():
+            raise type(reason)(without_keys(reason))
 
 
 def parser(provider: str) -> Callable[[str, Mapping[str, str]], Parsed]:
@@ -126,23 +124,44 @@ def _take(mirror: Mirror, deliveries: Sequence[Delivery], left: Callable[[], flo
         except SyncAgentError as reason:
             done.errors[id] = reason
             continue
+        except Exception:  # a bug of ours must not stop the others
+            _log.exception("a payload could not be parsed")
+            done.errors[id] = BadEvent("the payload could not be parsed, by a bug of ours; please report it")
+            continue
         events += parsed.events
         owners += [id] * len(parsed.events)
         done.ignored.update(parsed.ignored)
     done.events.update(event.kind.value for event in events)
     done.oldest = min((event.at for event in events if event.at is not None), default=None)
     done.ids = list(dict.fromkeys(event.id for event in events if event.id))[:_IDS]
-    try:
-        settled = done.settled = mirror.settle(events, left=left)
-        reasons: Sequence[SyncAgentError | None] = settled.errors
-    except SyncAgentError as reason:
-        reasons = [reason] * len(events)
-    for number, dataset, key, _ in done.settled.failed if done.settled else ():
+    settled = done.settled = _settled(mirror, events, left)
+    for number, dataset, key, _ in settled.failed:
         done.failed.setdefault(owners[number], []).append((dataset, key))
-    for owner, why in zip(owners, reasons, strict=True):
+    for owner, why in zip(owners, settled.errors, strict=True):
         if why is not None:
             done.errors.setdefault(owner, why)
     done.seconds = time.monotonic() - began
+    return done
+
+
+def _settled(mirror: Mirror, events: Sequence[Event], left: Callable[[], float]) -> Settled:
+    from syncagent.handlers.mirror import Settled
+
+    try:
+        return mirror.settle(events, left=left)
+    except SyncAgentError as reason:
+        return Settled(errors=[reason] * len(events))
+    except Exception as bug:
+        _log.exception("events could not be settled")
+        if len(events) == 1:
+            return Settled(errors=[SyncAgentError(f"a bug of ours, {type(bug).__name__}; please report it")])
+    done = Settled()
+    for event in events:  # one of them is to blame: the others are done
+        one = _settled(mirror, [event], left)
+        done.failed += [(len(done.errors), dataset, key, why) for _, dataset, key, why in one.failed]
+        done.errors += one.errors
+        done.outcomes += one.outcomes
+        done.outside += one.outside
     return done
 
 
@@ -153,6 +172,7 @@ class Front:
         self._tell = tell
         self._lock = threading.Lock()
         self._made: tuple[Agent, Mirror] | None = None
+        self._refused_at = -math.inf
 
     def take(
         self, deliveries: Sequence[Delivery], *, left: Callable[[], float] = lambda: math.inf, **more: Any
@@ -165,7 +185,9 @@ class Front:
         done = take(self.mirror(), deliveries, left=left)
         self._tell(done.record(**more))
         for reason in done.errors.values():
-            _log.warning("%s: %s", type(reason).__name__, _without_keys(reason))
+            _log.warning("%s: %s", type(reason).__name__, without_keys(reason))
+        if any(isinstance(one, AccessDenied) for one in done.errors.values()):
+            self._refused()
         return done
 
     def mirror(self) -> Mirror:
@@ -178,6 +200,13 @@ class Front:
                 agent = Agent(settings())
                 self._made = agent, Mirror(agent)
             return self._made[1]
+
+    def _refused(self) -> None:
+        """Credentials may have been renewed since: all is made anew for the next batch, but not for each."""
+        now = time.monotonic()
+        if now - self._refused_at > _REFUSED_SECONDS:
+            self._refused_at = now
+            self.close()
 
     def close(self) -> None:
         """Forget everything, as when the process ends."""
@@ -218,8 +247,10 @@ def to_logging(record: dict[str, Any]) -> None:
     logging.getLogger("syncagent").log(level, json.dumps({"message": "batch", **record}))
 
 
-def _without_keys(reason: SyncAgentError) -> str:
-    """What went wrong, for a log: people's keys stay out of it."""
-    if isinstance(reason, BadEvent):
-        return str(reason)
-    return str(reason).replace(reason.resource, "…") if reason.resource else str(reason)
+def without_keys(reason: SyncAgentError) -> str:
+    """What went wrong, for a log: people's keys stay out of it, however they are written."""
+    told = str(reason)
+    if reason.resource and not isinstance(reason, BadEvent):
+        for written in (reason.resource, repr(reason.resource)[1:-1], ascii(reason.resource)[1:-1]):
+            told = told.replace(written, "…")
+    return told

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from syncagent.drivers import Bucket
     from syncagent.reconcile import Reconciler
 
-_KNOWN_SECONDS = 60.0  # that the table of datasets is believed
-_UNKNOWN_SECONDS = 5.0  # between two looks for a dataset that an event's bucket may have got
+_KNOWN_SECONDS = 1.0  # that the table of datasets is believed: a new dataset misses no event
+_QUARANTINE_SECONDS = 60.0
 _BATCH = 1000
 
 
@@ -77,19 +77,25 @@ class Mirror:
         for number, event in enumerate(events):
             if event.marker:
                 continue
-            inside = 0
             try:
-                for dataset in self._mirroring(event):
-                    key = self._key(dataset, event)
-                    if key is not None:
-                        inside += 1
-                        places[dataset.id] = dataset
-                        of = below if event.kind is Kind.BELOW else wanted
-                        of.setdefault((dataset.id, key), []).append(number)
+                datasets = self._mirroring(event)
             except SyncAgentError as reason:
                 done.errors[number] = reason
-            else:
-                done.outside += not inside
+                continue
+            inside = 0
+            for dataset in datasets:
+                try:
+                    key = self._key(dataset, event)
+                except SyncAgentError as reason:  # of this dataset's bucket: the others go on
+                    inside += 1
+                    done.errors[number] = reason
+                    continue
+                if key is not None:
+                    inside += 1
+                    places[dataset.id] = dataset
+                    of = below if event.kind is Kind.BELOW else wanted
+                    of.setdefault((dataset.id, key), []).append(number)
+            done.outside += not inside
         for number_of, settle in ((wanted, self._keys), (below, self._below)):
             for name, dataset in places.items():
                 keys = [key for known, key in number_of if known == name]
@@ -139,19 +145,17 @@ class Mirror:
 
     def _key(self, dataset: Dataset, event: Event) -> str | None:
         """The key, or the prefix, as the dataset knows it."""
+        path = dataset.driver.path
+        if not event.key.startswith(path) and not path.startswith(event.key):
+            return None  # known without opening the bucket
         bucket = self._reconciler(dataset).bucket
         return bucket.below(event.key) if event.kind is Kind.BELOW else bucket.relative(event.key)
 
     def _mirroring(self, event: Event) -> list[Dataset]:
         with self._lock:
-            age = self._clock() - self._read_at
-            if age > _KNOWN_SECONDS:
+            if self._clock() - self._read_at > _KNOWN_SECONDS:
                 self._read()
-            found = self._of(event)
-            if not found and age > _UNKNOWN_SECONDS:
-                self._read()
-                found = self._of(event)
-            return found
+            return self._of(event)
 
     def _of(self, event: Event) -> list[Dataset]:
         found = self._datasets.get((event.provider, event.bucket), [])
@@ -166,6 +170,9 @@ class Mirror:
             if self._only is None or one.name in self._only or one.id in self._only:
                 datasets.setdefault((one.driver.type, one.driver.bucket), []).append(one)
         self._datasets, self._read_at = datasets, self._clock()
+        ids = {one.id for of in datasets.values() for one in of}
+        for gone in self._reconcilers.keys() - ids:
+            self._agent.shut(self._reconcilers.pop(gone)[1].bucket)
 
     def quarantine(self, dataset: Dataset, key: str, reason: SyncAgentError) -> None:
         """Put a key away that an event could not be settled for.
@@ -184,7 +191,7 @@ class Mirror:
         for id in {dataset.id for dataset, _ in outcomes}:
             with self._lock:
                 read_at, kept = self._quarantined.get(id, (-math.inf, set[str]()))
-            if self._clock() - read_at > _KNOWN_SECONDS:
+            if self._clock() - read_at > _QUARANTINE_SECONDS:
                 kept = {one.key for one in self._agent.catalog.quarantined(id)}
                 with self._lock:
                     self._quarantined[id] = self._clock(), kept
@@ -210,6 +217,8 @@ class Mirror:
         with self._lock:
             known = self._reconcilers.get(dataset.id)
             if known is None or known[0] != dataset:
+                if known is not None:
+                    self._agent.shut(known[1].bucket)
                 known = self._reconcilers[dataset.id] = dataset, self._agent.reconciler(dataset)
             return known[1]
 

@@ -101,7 +101,7 @@ def _parsed(payload: Any, depth: int) -> Parsed:
         found.ignored["TestEvent"] += 1
     elif told.get("Type") == "Notification" and "TopicArn" in told:
         found.add(_parsed(text(told, "Message", "the SNS message"), depth))
-    elif told.get("Type") in {"SubscriptionConfirmation", "UnsubscribeConfirmation"}:
+    elif str(told.get("Type")) in {"SubscriptionConfirmation", "UnsubscribeConfirmation"}:
         found.ignored[told["Type"]] += 1
     elif "detail-type" in told:
         found.add(_bridged(told))

@@ -79,6 +79,10 @@ def send(
     if parts.scheme not in {"http", "https"} or not host or parts.username or parts.password:
         raise InvalidInput(f"{shown} is no http or https address without credentials", resource=shown)
     try:
+        host = host.encode("idna").decode() if not host.isascii() else host
+    except UnicodeError as error:
+        raise InvalidInput(f"{shown} has no such host", resource=shown) from error
+    try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
         raise InvalidInput(f"{shown} has no such port", resource=shown) from error

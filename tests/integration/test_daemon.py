@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import io
 import json
 import logging
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from syncagent.daemon.metrics import Metrics
 from syncagent.daemon.service import Daemon
 from syncagent.drivers import open_bucket
 from syncagent.errors import SyncAgentError
+from syncagent.handlers.deliveries import Taken
 from tests.rigs.azure import DEV_KEY, AzureRig
 from tests.rigs.between import Between
 from tests.rigs.fake_http import DROP, Answer, Request
@@ -555,6 +558,92 @@ def test_sigterm_drains_and_sighup_reads_the_settings_again(
     assert code == 0, run.said
     assert "Traceback" not in "".join(run.said)
     assert waiting(place.queue) + len(place.keys()) >= 52, "what is not in the catalog is in the queue"
+
+
+def test_settings_with_a_wrong_queue_leave_the_old_ones_at_work(place: Place, sqlite: str) -> None:
+    good = settings_of(sqlite, {place.name: {"queue": place.queue, "sweep": "off"}})
+    wrong = settings_of(sqlite, {place.name: {"queue": "sqs://", "sweep": "off"}})
+    answers = [good, wrong, RuntimeError("a bug"), good]
+
+    def read() -> Settings:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with running(read) as run:
+        before = threading.active_count()
+        for left in (2, 1):
+            run.daemon.reload()
+            until(lambda left=left: len(answers) == left)
+            time.sleep(0.5)
+        place.put("a")
+        until(lambda: place.keys() == ["a"])
+        assert threading.active_count() <= before + 8, "those that settle"
+        run.daemon.reload()
+        until(lambda: not answers)
+        place.put("b")
+        until(lambda: place.keys() == ["a", "b"])
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_delete_that_fails_holds_nothing_for_ever(
+    place: Place, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from syncagent.drivers.s3_queue import SqsQueue
+
+    real, failed = SqsQueue.delete, threading.Event()
+
+    def delete(self: SqsQueue, messages: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise OSError("no error of ours")
+        real(self, messages)
+
+    monkeypatch.setattr(SqsQueue, "delete", delete)
+    with running(settings_of(sqlite, {place.name: {"queue": place.queue, "sweep": "off"}})) as run:
+        place.put("a")
+        assert failed.wait(20)
+        until(lambda: waiting(place.queue) == 0, 30)
+        until(lambda: run.figure("syncagent_queue_held", queue=place.queue) == 0)
+
+
+def test_an_empty_token_opens_nothing(place: Place, sqlite: str, tmp_path: Path) -> None:
+    settings = {place.name: {"queue": place.queue, "sweep": "off"}}
+    (tmp_path / "token").write_text("")
+    for token in ("", f"file://{tmp_path / 'token'}"):
+        with (
+            pytest.raises(SyncAgentError, match="token is empty"),
+            running(settings_of(sqlite, settings, token=token)),
+        ):
+            pass
+    (tmp_path / "token").write_text("first")
+    with running(settings_of(sqlite, settings, token=f"file://{tmp_path / 'token'}")) as run:
+        assert run.get("/status", "first").status_code == 200
+        for header in ("Bearer ", "Bearer", ""):
+            connection = http.client.HTTPConnection(run.address)  # which sends what it is given
+            connection.request("GET", "/status", headers={"Authorization": header})
+            assert connection.getresponse().status == 401
+            connection.close()
+        (tmp_path / "token").write_text("second")
+        run.daemon.reload()
+        until(lambda: run.get("/status", "second").status_code == 200, 30)
+        assert run.get("/status", "first").status_code == 401
+
+
+def test_names_of_events_do_not_fill_the_memory() -> None:
+    metrics = Metrics()
+    for number in range(1000):
+        metrics.batch("q", Taken(ignored=Counter({f"name {number}": 1})), [])
+    assert metrics.text().count(b"syncagent_events_ignored_total{") <= 61
+    metrics.asked("d", 0, {"head": 100}, {"head": 1.0})
+    metrics.asked("d", 1, {"head": 1000}, {"head": 1.0})
+    metrics.asked("d", 0, {"head": 110}, {"head": 1.0})
+    metrics.asked("d", 1, {"head": 5}, {"head": 1.0})  # a new client
+    told = metrics.registry.get_sample_value(
+        "syncagent_bucket_requests_total", {"dataset": "d", "kind": "head"}
+    )
+    assert told == 1115
 
 
 # -- sweeps --------------------------------------------------------------------------------------

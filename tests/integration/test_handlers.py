@@ -26,6 +26,7 @@ from syncagent.drivers import Bucket, open_bucket
 from syncagent.errors import AccessDenied, ConfigError, SyncAgentError, Transient
 from syncagent.handlers import aws, azure, deliveries, gcp
 from syncagent.handlers.events import BadEvent
+from syncagent.handlers.mirror import Settled
 from syncagent.model import Integration
 from tests.keys import NASTY
 from tests.rigs.azure import AzureRig
@@ -61,6 +62,7 @@ def cold() -> Iterator[None]:
     """Every test begins as a process does."""
     for function in (aws, gcp, azure):
         function._front.close()
+        function._front._refused_at = float("-inf")
     yield
     for function in (aws, gcp, azure):
         function._front.close()
@@ -447,6 +449,70 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
 
 
 # -- keys ----------------------------------------------------------------------------------------
+
+
+def test_one_payload_that_we_cannot_take_stops_no_other(
+    s3: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = aws.parse
+
+    def parse(payload: Any) -> Any:
+        if "poison" in json.dumps(payload):
+            raise TypeError("a bug of ours")
+        return real(payload)
+
+    monkeypatch.setattr(aws, "parse", parse)
+    s3.put("a", "b")
+    answer = aws.handler(messages(notification(s3, "a"), "poison", notification(s3, "b")))
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
+    assert s3.items() == ["a", "b"]
+
+
+def test_one_key_that_we_cannot_settle_stops_no_other(s3: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from syncagent.reconcile import Reconciler
+
+    real = Reconciler.settle_many
+
+    def settle_many(self: Reconciler, keys: Any) -> Any:
+        if "poison" in keys:
+            raise RuntimeError("a bug of ours")
+        return real(self, keys)
+
+    monkeypatch.setattr(Reconciler, "settle_many", settle_many)
+    s3.put("a", "b")
+    answer = aws.handler(messages(*(notification(s3, key) for key in ("a", "poison", "b"))))
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
+    assert s3.items() == ["a", "b"]
+
+
+@pytest.mark.parametrize("key", ["private.jpg", "private\\1.jpg", "private'\"\t.jpg", "privat\u00e9.jpg"])
+def test_what_a_function_raises_tells_no_key(s3: World, key: str) -> None:
+    aws._front.mirror().settle = lambda *_, **__: Settled(  # type: ignore[method-assign]
+        errors=[AccessDenied(f"not allowed: s3:GetObject on {key!r}, {key}, {key!a}", resource=key)]
+    )
+    with pytest.raises(AccessDenied) as told:
+        aws.handler(notification(s3, key))
+    assert "privat" not in str(told.value)
+    assert "s3:GetObject" in str(told.value)
+    assert told.value.__cause__ is None
+
+
+def test_credentials_that_were_refused_are_read_again_but_not_for_each_batch(s3: World) -> None:
+    s3.put("a")
+    refused = Settled(errors=[AccessDenied("the token has expired")])
+    first = aws._front.mirror()
+    first.settle = lambda *_, **__: refused  # type: ignore[method-assign]
+    with pytest.raises(AccessDenied):
+        aws.handler(notification(s3, "a"))
+    second = aws._front.mirror()
+    assert second is not first
+    second.settle = lambda *_, **__: refused  # type: ignore[method-assign]
+    with pytest.raises(AccessDenied):
+        aws.handler(notification(s3, "a"))
+    assert aws._front.mirror() is second
+    aws._front.close()
+    aws.handler(notification(s3, "a"))
+    assert s3.items() == ["a"]
 
 
 def test_every_key_comes_from_the_bucket_through_lambda_into_the_catalog(s3: World) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from syncagent.agent import Agent
 from syncagent.config import load
+from syncagent.drivers.azure_feed import ChangeFeedQueue
 from syncagent.drivers.queues import Queue, open_queue
 from syncagent.errors import AccessDenied, ConfigError, NotFound, SyncAgentError, Transient
 from syncagent.handlers.azure_events import parse
@@ -184,6 +185,55 @@ def test_a_feed_larger_than_memory_comes_in_parts(feed: Feed, monkeypatch: pytes
         assert len(part) <= 10
         found += part
     assert found == [f"{n:02}" for n in range(25)]
+    queue.close()
+
+
+def test_a_full_feed_asks_for_nothing_more(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("syncagent.drivers.azure_feed._MOST_KEPT", 10)
+    feed.segment(10)
+    feed.write(10, *(f"{n:02}" for n in range(25)))
+    feed.consumable(10)
+    queue = feed.open()
+    first = queue.receive(1000, 0)
+    looked: list[int] = []
+    monkeypatch.setattr(type(queue), "_json", lambda *_: looked.append(1))
+    assert [queue.receive(1000, 0) for _ in range(5)] == [[]] * 5
+    assert (len(first), looked) == (10, [])
+    queue.close()
+
+
+def test_an_hour_that_has_left_the_feed_is_left(feed: Feed) -> None:
+    feed.segment(9)
+    feed.write(9, "lost")
+    feed.consumable(9)
+    queue = feed.open()
+    queue.receive(10, 0)
+    queue.close()
+    feed.container.delete_blob("idx/segments/2026/11/25/0900/meta.json")
+    for hour in (11, 12):
+        feed.segment(hour)
+        feed.write(hour, f"a{hour}")
+    feed.consumable(12)
+    again = feed.open()
+    assert keys(again) == ["a11", "a12"]
+    assert isinstance(again, ChangeFeedQueue)
+    assert again._position.segment == "idx/segments/2026/11/25/1200/meta.json"
+    again.close()
+
+
+def test_a_position_that_cannot_be_kept_is_told(feed: Feed, tmp_path: Path) -> None:
+    feed.segment(10)
+    feed.write(10, "a")
+    feed.consumable(10)
+    queue = feed.open()
+    assert isinstance(queue, ChangeFeedQueue)
+    messages = queue.receive(10, 0)
+    queue._position._saved_at = float("-inf")
+    (tmp_path / "home/change-feeds").rename(tmp_path / "home/elsewhere")
+    (tmp_path / "home/change-feeds").write_text("no folder")
+    with pytest.raises(Transient, match="cannot be written"):
+        queue.delete(messages)
+    (tmp_path / "home/change-feeds").unlink()
     queue.close()
 
 

@@ -242,6 +242,11 @@ def test_anything_is_parsed_or_told(parser: Callable[[Any], Parsed], body: Any) 
 # -- single rules --------------------------------------------------------------------------------
 
 
+def test_a_type_that_is_no_text_is_no_event() -> None:
+    with pytest.raises(BadEvent):
+        s3_events.parse('{"Type": []}')
+
+
 def test_times_are_read_as_the_clouds_write_them() -> None:
     put = parse("s3", (FOLDER / "s3/eventbridge-created.json").read_text()).events[0]
     blob = parse("azure", (FOLDER / "azure/queue-plain.json").read_text()).events[0]

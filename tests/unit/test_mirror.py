@@ -56,6 +56,43 @@ def world(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
         yield World(agent, f"{request.node.name}-{tmp_path.name}")
 
 
+def test_a_dataset_that_cannot_be_opened_stops_no_other_over_its_bucket(world: World) -> None:
+    broken = world.agent.catalog.ensure_dataset(
+        "a-part",
+        DriverSpec(type="memory", bucket=world.name, path="in", name="x", options={"page_size": "wrong"}),
+    )
+    real = world.agent.reconciler
+
+    def reconciler(dataset: Dataset) -> Reconciler:
+        if dataset.id == broken.id:
+            raise AccessDenied("its integration is gone")
+        return real(dataset)
+
+    world.agent.reconciler = reconciler  # type: ignore[method-assign]
+    world.put("in/a", "zz/a")
+    done = world.mirror.settle([world.event("in/a"), world.event("zz/a")])
+    assert isinstance(done.errors[0], AccessDenied), "it is delivered again"
+    assert done.errors[1] is None, "that dataset has nothing there"
+    assert world.keys(world.whole) == ["in/a", "zz/a"]
+    assert world.keys(world.part) == ["a"]
+
+
+def test_a_new_dataset_gets_its_events_at_once_and_one_that_goes_is_closed(world: World) -> None:
+    world.put("new/a")
+    world.mirror.settle([world.event("new/a")])
+    made = world.agent.catalog.ensure_dataset(
+        "new", DriverSpec(type="memory", bucket=world.name, path="new", name="n")
+    )
+    world.now += 1.5
+    world.mirror.settle([world.event("new/a")])
+    assert world.keys(made) == ["a"]
+    assert {dataset.name for dataset, _ in world.mirror.buckets()} == {"whole", "new"}
+    world.agent.catalog.remove_dataset("new")
+    world.now += 1.5
+    world.mirror.settle([world.event("new/a")])
+    assert {dataset.name for dataset, _ in world.mirror.buckets()} == {"whole"}
+
+
 def test_an_event_is_settled_in_every_dataset_that_mirrors_its_place(world: World) -> None:
     world.put("in/a", "b")
     done = world.mirror.settle([world.event("in/a"), world.event("b"), world.event("in")])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import io
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +29,7 @@ from syncagent.drivers.memory import MemoryDriver, open_driver
 from syncagent.errors import InvalidInput, NotFound, Refused
 from syncagent.handlers import outbox
 from syncagent.handlers.outbox import Teller, event_of, key_of, new_secret, post, signed
-from syncagent.model import DriverSpec
+from syncagent.model import DriverSpec, ObjectInfo
 from syncagent.reconcile import Reconciler
 from tests.rigs.fake_http import DROP, FakeHttp, Request
 
@@ -236,6 +239,106 @@ with Agent(load(catalog={catalog!r})) as agent:
         assert webhooks.take("photos", 10) == [], "taken"
 
 
+def test_an_event_that_is_refused_holds_up_its_own_item_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_FIRST_PAUSE", 60)
+    world.receiver.reply = lambda request: (400 if world.event(request)["subject"] == "bad" else 200, {}, b"")
+    for key in ("bad", *(f"{n:02}" for n in range(40))):
+        world.put(key)
+    world.of.sweep()
+    world.put("bad", b"other")
+    world.of.settle("bad")
+    teller = Teller(world.webhooks)
+    teller.start()
+    until(lambda: world.waiting() == 2)
+    assert teller.stop(10)
+    asked = [world.event(request)["subject"] for request in world.receiver.requests]
+    assert asked.count("bad") == 1, "the second waits for the first, and that rests"
+    assert len(asked) == 41
+    hook = world.webhooks.get(world.dataset.name)
+    assert (hook.failures, hook.error) == (0, "the webhook answers 400")
+    monkeypatch.setattr(outbox, "_KEPT_SECONDS", -10)
+    catalog = world.agent.catalog
+    assert isinstance(catalog, SqliteCatalog)
+    catalog.db.change_sql("UPDATE outbox SET retry_at = 0")
+    teller = Teller(world.webhooks)
+    teller.start()
+    until(lambda: world.webhooks.get(world.dataset.name).dropped == 2)
+    assert teller.stop(10)
+
+
+def test_one_webhook_that_cannot_be_told_keeps_no_other_waiting(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sealed with another key, one whose server drips its answer, one whose host is no name."""
+    monkeypatch.setattr(outbox, "_TURN_SECONDS", 0.5)
+    monkeypatch.setattr(outbox, "_TIMEOUT", 0.5)
+    catalog = world.agent.catalog
+    assert isinstance(catalog, SqliteCatalog)
+    sock = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def drip() -> None:
+        with contextlib.suppress(OSError):
+            while not ended.is_set():
+                connection, _ = sock.accept()
+                threading.Thread(target=trickle, args=(connection,), daemon=True).start()
+
+    def trickle(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not ended.wait(0.1):
+                connection.sendall(b"x")
+
+    threading.Thread(target=drip, daemon=True).start()
+    urls = {"a-seal": "https://example.com/", "b-drip": f"http://127.0.0.1:{sock.getsockname()[1]}/", "c-host": "https://b\u00fccher.invalid/"}  # fmt: skip
+    for name, url in urls.items():
+        dataset = catalog.ensure_dataset(
+            name, DriverSpec(type="memory", bucket=f"{tmp_path}{name}", name=name)
+        )
+        world.webhooks.put(name, url, SECRET, private=True)
+        catalog.settle(dataset.id, "x", ObjectInfo("x", "1", 1, "2026-01-01T00:00:00Z"), expect_rev=0)
+    catalog.db.change_sql(
+        "UPDATE webhook SET sealed = x'00' WHERE dataset = (SELECT n FROM dataset WHERE name = 'a-seal')"
+    )
+    teller = Teller(world.webhooks)
+    teller.start()
+    world.put("a")
+    world.of.settle("a")
+    until(lambda: world.heard() == [("created", "a", None)])
+    until(lambda: all(world.webhooks.get(name).failures for name in urls), 20)
+    assert "does not end its answers" in str(world.webhooks.get("b-drip").error)
+    assert all(world.webhooks.get(name).waiting == 1 for name in urls), "nothing is lost"
+    assert teller.stop(10)
+    ended.set()
+    sock.close()
+
+
+def test_a_move_that_was_told_as_new_is_told_as_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put("old", b"same")
+    world.of.sweep()
+    tell(world, 1)
+    world.driver.delete("old")
+    world.put("new", b"same")
+    real = world.agent.catalog.pair_moves
+
+    def told_meanwhile(run: int) -> int:
+        tell(world, 2)
+        return real(run)
+
+    monkeypatch.setattr(world.agent.catalog, "pair_moves", told_meanwhile)
+    world.of.sweep(max_deletes=10)
+    tell(world, 4)
+    events = [world.event(request) for request in world.receiver.requests]
+    told = {(event["type"].rpartition(".")[2], event["subject"], event["data"]["itemId"]) for event in events}
+    kept = next(item for what, key, item in told if (what, key) == ("created", "old"))
+    phantom = next(item for what, key, item in told if (what, key) == ("created", "new"))
+    assert told == {
+        ("created", "old", kept), ("created", "new", phantom), ("removed", "new", phantom), ("moved", "new", kept),
+    }  # fmt: skip
+
+
 def test_without_a_webhook_nothing_is_kept(world: World) -> None:
     world.webhooks.remove(world.dataset.name)
     world.put("a")
@@ -268,7 +371,7 @@ def test_a_private_address_is_not_told_unless_allowed(world: World) -> None:
     hook = world.webhooks.get(world.dataset.name)
     (telling,) = world.webhooks.take(world.dataset.name, 1)
     with httpx.Client() as client, pytest.raises(Refused):
-        post(client, hook, event_of(telling, "x"))
+        post(client, hook, SECRET, event_of(telling, "x"))
     assert world.receiver.requests == []
 
 
@@ -280,9 +383,17 @@ def test_secrets_are_made_checked_and_never_shown(world: World, tmp_path: Path) 
         assert not wrong or wrong not in str(told.value) or wrong in {"whsec_", "secret"}
     hook = world.webhooks.get(world.dataset.name)
     assert SECRET not in repr(hook)
-    assert hook.secret == SECRET
+    assert world.webhooks.secret(hook) == SECRET
     assert (
         SECRET.encode() not in Path(f"{world.agent.settings.catalog.removeprefix('sqlite:///')}").read_bytes()
     )
     (tmp_path / "secret").write_text(SECRET)
-    assert signed(f"file://{tmp_path / 'secret'}", "i", 1, b"b") == signed(SECRET, "i", 1, b"b")
+    world.webhooks.put(
+        world.dataset.name, f"{world.receiver.url}/hook", f"file://{tmp_path / 'secret'}", private=True
+    )
+    world.put("a")
+    world.of.settle("a")
+    tell(world, 1)
+    (request,) = world.receiver.requests
+    id, at = request.headers["webhook-id"], int(request.headers["webhook-timestamp"])
+    assert request.headers["webhook-signature"] == signed(SECRET, id, at, request.body)["webhook-signature"]

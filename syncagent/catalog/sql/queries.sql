@@ -349,7 +349,7 @@ SELECT d.id, i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version,
        i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
        (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
 FROM json_each(:numbers) wanted
-JOIN item i ON i.n = wanted.value
+JOIN item i ON i.n = wanted.value AND i.created_at IS NOT NULL  -- a number may be a tombstone's by now
 LEFT JOIN item_metadata m ON m.item = i.n
 JOIN dataset d ON d.n = i.dataset;
 
@@ -747,10 +747,13 @@ FROM webhook w JOIN dataset d ON d.n = w.dataset ORDER BY d.name;
 UPDATE outbox SET taken_until = :until
 WHERE n IN (
   SELECT o.n FROM outbox o JOIN webhook w ON w.dataset = o.dataset
-  WHERE o.dataset = :dataset AND o.taken_until <= :now AND w.retry_at <= :now
+  WHERE o.dataset = :dataset AND o.taken_until <= :now AND o.retry_at <= :now AND w.retry_at <= :now
+    AND NOT EXISTS (  -- one item's events come in order
+      SELECT 1 FROM outbox e WHERE e.item = o.item AND e.n < o.n AND (e.taken_until > :now OR e.retry_at > :now)
+    )
   ORDER BY o.n LIMIT :most
 )
-RETURNING n, item, what, key, source, at;
+RETURNING n, item, what, key, source, at, attempts;
 
 -- name: told
 -- It was told.
@@ -759,6 +762,10 @@ DELETE FROM outbox WHERE n = :n;
 -- name: release_outbox
 -- It was not told.
 UPDATE outbox SET taken_until = 0 WHERE n = :n;
+
+-- name: refuse_outbox
+-- The receiver does not want it, for now.
+UPDATE outbox SET taken_until = 0, attempts = attempts + 1, retry_at = :retry_at WHERE n = :n;
 
 -- name: drop_outbox
 -- What could not be told for too long.
@@ -772,3 +779,7 @@ UPDATE webhook SET failures = 0, retry_at = 0, error = NULL WHERE dataset = :dat
 -- The last request did not.
 UPDATE webhook SET failures = failures + 1, retry_at = :retry_at, error = :error, dropped = dropped + :dropped
 WHERE dataset = :dataset;
+
+-- name: webhook_refused
+-- It answers, and does not want one of them.
+UPDATE webhook SET error = :error, dropped = dropped + :dropped WHERE dataset = :dataset;

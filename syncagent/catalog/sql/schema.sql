@@ -262,7 +262,9 @@ CREATE TABLE outbox (
     key TEXT NOT NULL,
     source TEXT,                        -- where it was moved from
     at INTEGER NOT NULL,
-    taken_until INTEGER NOT NULL DEFAULT 0  -- somebody is telling it
+    taken_until INTEGER NOT NULL DEFAULT 0,  -- somebody is telling it
+    attempts INTEGER NOT NULL DEFAULT 0,  -- that the receiver refused
+    retry_at INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX outbox_dataset ON outbox (dataset, taken_until);
 CREATE INDEX outbox_item ON outbox (item);
@@ -293,9 +295,14 @@ BEGIN
   WHERE what IS NOT NULL;
 END;
 
--- An item that a listing found new, and that turned out to be a moved one: nobody has to hear of it.
+-- An item that a listing found new, and that turned out to be a moved one: who heard of it hears that it is gone, nobody else
+-- has to hear of it at all.
 CREATE TRIGGER item_dropped AFTER DELETE ON item
-WHEN EXISTS (SELECT 1 FROM outbox WHERE item = OLD.n)
+WHEN OLD.created_at IS NOT NULL AND OLD.removed_at IS NULL AND OLD.type = 'file'
+  AND EXISTS (SELECT 1 FROM webhook WHERE dataset = OLD.dataset)
 BEGIN
-  DELETE FROM outbox WHERE item = OLD.n AND taken_until = 0;
+  INSERT INTO outbox (dataset, item, what, key, at)
+  SELECT OLD.dataset, OLD.n, 'removed', OLD.key, CAST(strftime('%s', 'now') AS INTEGER)
+  WHERE NOT EXISTS (SELECT 1 FROM outbox WHERE item = OLD.n AND what = 'created' AND taken_until = 0);
+  DELETE FROM outbox WHERE item = OLD.n AND what <> 'removed' AND taken_until = 0;
 END;

@@ -330,7 +330,7 @@ class SqliteCatalog:
             self.db.change_sql(
                 "DELETE FROM annotation_trash WHERE item IN (SELECT n FROM item WHERE dataset = ?)", (number,)
             )
-            for table in ("item", "run", "quarantine", "source_file", "source_entry", "webhook", "outbox"):
+            for table in ("webhook", "outbox", "item", "run", "quarantine", "source_file", "source_entry"):
                 self.db.change_sql(f"DELETE FROM {table} WHERE dataset = ?", (number,))
             self.db.change_sql("DELETE FROM dataset WHERE n = ?", (number,))
         self._sources.pop(dataset.id, None)

@@ -21,7 +21,8 @@ class Webhook:
     dataset: str
     """Its name."""
     url: str
-    secret: str = field(repr=False)
+    sealed: bytes = field(repr=False)
+    """The secret; `Webhooks.secret` opens it."""
     private: bool
     """Whether it may be on a private network."""
     waiting: int = 0
@@ -47,6 +48,8 @@ class Telling:
     source: str | None
     at: int
     """Unix seconds."""
+    attempts: int = 0
+    """How often the receiver refused it."""
 
 
 class Webhooks:
@@ -78,16 +81,17 @@ class Webhooks:
                 raise NotFound(f"dataset {dataset!r} has no webhook", resource=dataset)
             self._db.change("empty_outbox", {"dataset": number})
 
-    def all(self) -> list[Webhook]:
-        """All, by the dataset's name.
+    def secret(self, hook: Webhook) -> str:
+        """What it signs with, or a reference to that.
 
-        :raises AccessDenied: they were sealed with another key.
+        :raises AccessDenied: it was sealed with another key.
         """
+        return self._catalog.vault.open(hook.sealed, f"webhook of {hook.dataset}")["secret"]
+
+    def all(self) -> list[Webhook]:
+        """All, by the dataset's name."""
         return [
-            Webhook(
-                name, url, self._catalog.vault.open(sealed, f"webhook of {name}")["secret"], bool(private), waiting,
-                failures, dropped, error,
-            )
+            Webhook(name, url, sealed, bool(private), waiting, failures, dropped, error)
             for name, url, sealed, private, waiting, failures, dropped, error in self._db.query("webhooks")
         ]  # fmt: skip
 
@@ -111,8 +115,8 @@ class Webhooks:
         known = {item.id: item for item in items.numbered([item for _, item, *_ in rows])}
         id = self._catalog.dataset(dataset).id
         return [
-            Telling(n, id, known.get(public), public, what, key, source, at)
-            for n, item, what, key, source, at in rows
+            Telling(n, id, known.get(public), public, what, key, source, at, attempts)
+            for n, item, what, key, source, at, attempts in rows
             for public in [self._catalog.public_id(item)]
         ]
 
@@ -126,6 +130,21 @@ class Webhooks:
         """They were not told, and nobody is to blame."""
         with self._db.transaction():
             self._db.change_many("release_outbox", [{"n": n} for n in numbers])
+
+    def refused(self, dataset: str, telling: Telling, error: str, after: int, before: int) -> bool:
+        """The receiver does not want one of them: it is told again, and holds up its own item only; whether it was given up.
+
+        :param after: seconds until then; :param before: what is older than this is given up, in Unix seconds.
+        """
+        old = telling.at < before
+        with self._db.transaction():
+            if old:
+                self._db.change("told", {"n": telling.n})
+            else:
+                self._db.change("refuse_outbox", {"n": telling.n, "retry_at": self._catalog.now() + after})
+            given = {"dataset": self._number(dataset), "error": error, "dropped": int(old)}
+            self._db.change("webhook_refused", given)
+        return old
 
     def failed(self, dataset: str, numbers: Sequence[int], error: str, after: int, before: int) -> int:
         """It did not: they are told again; returns how many were given up.
