@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +59,9 @@ class Run(BaseModel):
     drain: float = Field(default=30.0, ge=0)
     """Seconds that work in progress has to end, once told to stop."""
     log: Literal["text", "json"] = "text"
+
+
+_TABLES: dict[str, type[BaseModel]] = {"run": Run, "datasets": Follow}
 
 
 class Settings(BaseSettings):
@@ -120,14 +124,20 @@ def load(path: Path | None = None, **options: Any) -> Settings:
         return Settings(**{**from_file, **given})
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
+        top, *below = map(str, first["loc"])
+        name = ".".join((top, *below))
+        where = str(found) if top in from_file else _variable(top)
+        if first["type"] == "extra_forbidden" and top in _TABLES:
+            known = _TABLES[top].model_fields
+            raise ConfigError(
+                f"{where}: unknown setting {name!r}", resource=name, hint=_meant(below[-1], known)
+            ) from None
         if name in given:
             name = f"--{name.replace('_', '-')}"
-        elif name.partition(".")[0] in from_file:
-            name = f"{found}: {name}"
         else:
-            name = _variable(name)
-        raise ConfigError(f"{name}: {first['msg']}", resource=name, hint="see docs/cli.md") from None
+            name = f"{where}: {name}" if below or top in from_file else where
+        page = "docs/events.md" if top in _TABLES else "docs/cli.md"
+        raise ConfigError(f"{name}: {first['msg']}", resource=name, hint=f"see {page}") from None
 
 
 def _variable(name: str) -> str:
@@ -144,11 +154,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not readable TOML: {error}", resource=str(path)) from error
     for name in values:
         if name not in Settings.model_fields:
-            close = difflib.get_close_matches(name, Settings.model_fields, 1)
-            hint = (
-                f"did you mean {close[0]!r}?"
-                if close
-                else f"known are {', '.join(sorted(Settings.model_fields))}"
-            )
+            hint = _meant(name, Settings.model_fields)
             raise ConfigError(f"{path}: unknown setting {name!r}", resource=name, hint=hint)
     return values
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """What a person may have meant by a setting's name."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"

@@ -174,7 +174,7 @@ def _delivery(text: str, provider: str | None, name: str) -> Any:
         body, attributes = told["body"], told.get("attributes") or {}
         kind = told.get("provider")
     elif provider is None:
-        raise ConfigError(f"{name} does not say whose event it is", hint="give --from aws, gcp or azure")
+        raise ConfigError(f"{name} does not say whose event it is", hint="give --from aws, gcp, azure or local")
     else:
         kind = None
         if isinstance(told, dict) and isinstance(told.get("attributes"), dict) and "body" in told:

@@ -27,7 +27,7 @@ def webhook() -> None:
 @webhook.command("set")
 @click.argument("dataset")
 @click.argument("url")
-@option("--allow-private", is_flag=True, help="Also an address of a private network.")
+@option("--allow-private", is_flag=True, help="Also an address of a private network, and http://.")
 @with_agent
 def webhook_set(agent: Agent, dataset: str, url: str, allow_private: bool) -> None:
     """Tell URL of the items of DATASET from now on.
@@ -42,7 +42,9 @@ def webhook_set(agent: Agent, dataset: str, url: str, allow_private: bool) -> No
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.password:
         raise InvalidInput("the webhook's URL is no http or https address without credentials")
     if parts.scheme == "http" and not allow_private:
-        raise InvalidInput(f"{parts.hostname} would be told in the clear", hint="write https://")
+        raise InvalidInput(
+            f"{parts.hostname} would be told in the clear", hint="write https://, or give --allow-private"
+        )
     given = os.environ.get("SYNCAGENT_WEBHOOK_SECRET")
     secret = given or new_secret()
     if not is_reference(secret):

@@ -27,9 +27,17 @@ class Schedule:
             if self.every > 0:
                 return
         elif len(self.text.split()) == 5:
-            from croniter import croniter
+            from croniter import CroniterBadDateError, croniter
 
             if croniter.is_valid(self.text):
+                try:
+                    croniter(self.text, datetime.now(UTC)).get_next(datetime)
+                except CroniterBadDateError:
+                    raise ConfigError(
+                        f"{text!r} is no schedule: that day never comes",
+                        resource=text,
+                        hint="write days that there are, such as '0 3 28 2 *'",
+                    ) from None
                 return
         raise ConfigError(
             f"{text!r} is no schedule",

@@ -95,7 +95,7 @@ class QueueSpec:
 _SQS_HOST = re.compile(r"sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?")
 _LONGEST = 12 * 3600  # seconds that SQS lets a message be ours
 _BUILTIN = {
-    "memory": "syncagent.drivers.memory_queue",
+    "memory": "syncagent.drivers.memory_queue",  # of the tests
     "sqs": "syncagent.drivers.s3_queue",
     "pubsub": "syncagent.drivers.gcs_queue",
     "azqueue": "syncagent.drivers.azure_queue",
@@ -110,7 +110,10 @@ def parse_queue(url: str) -> QueueSpec:
 
     :raises ConfigError: unknown scheme or parameter, credentials in the URL, no name.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that are no address
+        raise _no_url(url) from None
     if "@" in parts.netloc or "@" in parts.query:
         raise ConfigError(
             "a queue's URL holds credentials",  # not quoted
@@ -121,10 +124,10 @@ def parse_queue(url: str) -> QueueSpec:
         raise ConfigError("a queue's URL has a '#'", resource=url, hint="write %23 where a name has one")
     if scheme == "https" and (host := _SQS_HOST.fullmatch(parts.netloc)) and not parts.query:
         return QueueSpec("sqs", parts.path.rpartition("/")[2], {"region": host[1]}, url=url)
+    if not scheme:
+        raise _no_url(url)
     if scheme not in _BUILTIN:
-        raise ConfigError(
-            f"unknown queue {scheme}://", resource=scheme, hint=f"known are {', '.join(sorted(_BUILTIN))}"
-        )
+        raise ConfigError(f"unknown queue {scheme}://", resource=scheme, hint=_known())
     known = {**importlib.import_module(_BUILTIN[scheme]).OPTIONS, "hold": ""}
     options = {}
     for pair in filter(None, parts.query.split("&")):
@@ -142,6 +145,16 @@ def parse_queue(url: str) -> QueueSpec:
     if not (hold.isascii() and hold.isdecimal() and 1 <= int(hold) <= _LONGEST):
         raise ConfigError(f"hold={hold} is no number of seconds from 1 to {_LONGEST}", resource=name)
     return QueueSpec(scheme, name, options, int(hold), url)
+
+
+def _known() -> str:
+    return f"known are {', '.join(f'{scheme}://' for scheme in _BUILTIN if scheme != 'memory')}"
+
+
+def _no_url(text: str) -> ConfigError:
+    # Some paste a connection string with its key here: only what looks like a name is quoted.
+    shown = repr(text) if re.fullmatch(r"[\w.:/-]{1,80}", text) else "the text"
+    return ConfigError(f"{shown} is no queue's URL", hint=_known())
 
 
 def open_queue(url: str, integration: Integration | None = None) -> Queue:

@@ -282,7 +282,7 @@ def test_an_sqs_queues_own_url_is_one() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("kafka://x", "unknown queue kafka://; known are azfeed, azqueue"),
+        ("kafka://x", "unknown queue kafka://; known are sqs://, pubsub://"),
         ("sqs://", "names no queue"),
         ("sqs://q?regoin=x", "unknown parameter 'regoin'"),
         ("sqs://key:secret@q", "holds credentials"),

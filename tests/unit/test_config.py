@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from syncagent.config import load
+from syncagent.config import Follow, Run, load
 from syncagent.errors import ConfigError
 
 
@@ -85,6 +86,18 @@ def test_a_named_file_wins_over_the_variable_over_the_one_here(
         ("workers = 257", "less than or equal to 256"),
         ("log_level = 'loud'", "syncagent.toml: log_level: "),
         ("workers = ", "syncagent.toml is not readable TOML: "),
+        ("[run]\nlisen = ''", "syncagent.toml: unknown setting 'run.lisen'; did you mean 'listen'?"),
+        ("[run]\nfrob = 1", "syncagent.toml: unknown setting 'run.frob'; known are attempts, dead_letters,"),
+        (
+            "[datasets.'a.b']\nqeue = ''",
+            "syncagent.toml: unknown setting 'datasets.a.b.qeue'; did you mean 'queue'?",
+        ),
+        (
+            "[run]\npoll = 0",
+            "syncagent.toml: run.poll: Input should be greater than or equal to 1; see docs/events.md",
+        ),
+        ("[datasets.a]\ndrift_warning = -1", "; see docs/events.md"),
+        ("workers = 0", "; see docs/cli.md"),
     ],
 )
 def test_a_wrong_file_is_one_line(empty_place: Path, text: str, expected: str) -> None:
@@ -120,3 +133,19 @@ def test_secrets_are_never_shown(empty_place: Path, monkeypatch: pytest.MonkeyPa
     assert "12345" not in str(caught.value)
     monkeypatch.setenv("SYNCAGENT_SECRET_KEY", "s3cr3t")
     assert "s3cr3t" not in repr(load())
+
+
+def test_an_unknown_name_in_a_variable_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNCAGENT_RUN", '{"lisen": ""}')
+    with pytest.raises(
+        ConfigError, match=r"^SYNCAGENT_RUN: unknown setting 'run\.lisen'; did you mean 'listen'\?"
+    ):
+        load()
+
+
+def test_every_setting_of_the_daemon_is_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs/events.md").read_text()
+    for head, model in (("| `[run]` |", Run), ("| `[datasets.NAME]` |", Follow)):
+        table = page[page.index(head) :].partition("\n\n")[0]
+        names = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
+        assert names == list(model.model_fields), head
