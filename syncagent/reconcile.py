@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ _INSERT = 5000  # new objects a transaction
 _ADVANCE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 10.0
 _CONFIRM = 1000  # differences that `check` looks at twice
+_RENAME_SECONDS = 120.0  # between the two events of a rename
+_RENAME_MEMORY = 10_000
 _PAIR_MEMORY = 200_000  # new and vanished keys that `plan` keeps to pair moves
 _LOOKS = 5
 _DENSE = 16  # keys of a page that make it cheaper than as many looks: stores ask 12 times as much for it
@@ -161,6 +164,7 @@ class Reconciler:
         self.bucket = bucket
         self.workers = workers
         self._sparse = 0  # batches of keys for which no listing is tried
+        self._renames = _Renames()
 
     # -- one key ---------------------------------------------------------------------------------
 
@@ -212,7 +216,7 @@ class Reconciler:
 
         The same steps as in `settle`, each for all keys at once. Raises nothing of its own but a bug.
         """
-        if not self.catalog.atomic or len(keys) == 1:
+        if not self.catalog.atomic:
             return self._each(self._settled, keys)
         done: dict[str, Outcome | SyncAgentError] = {}
         for key in keys:
@@ -227,11 +231,13 @@ class Reconciler:
             done.update(dict.fromkeys(good, error))
             return [done[key] for key in keys]
         settles = []
+        told: list[tuple[Row | None, ObjectInfo | None]] = []
         for row, (key, found) in zip(rows, self._look_all(good), strict=True):
             if isinstance(found, SyncAgentError):
                 done[key] = found
             else:
                 settles.append(Settle(key, found, row.rev if row else 0))
+                told.append((row, found))
                 done[key] = Outcome(key, action(row, found), found.size if found else None)
         try:
             written = retrying(self.catalog.settle_many)(self.dataset.id, settles)
@@ -240,7 +246,27 @@ class Reconciler:
         else:
             late = [one.key for one, row in zip(settles, written, strict=True) if row is None]
             done.update(zip(late, self._each(self._settled, late), strict=True))
+            for old, new in self._renames.pairs(told):
+                if self.move(old, new):
+                    done[new] = Outcome(new, Action.MOVED, source=old)
         return [done[key] for key in keys]
+
+    def move(self, old: str, new: str) -> bool:
+        """Give a new key the item of a vanished one with the same bytes, with its id and its labels; whether it was done.
+
+        Looks at both objects first, and leaves alone what somebody changed meanwhile.
+        """
+        try:
+            old_row, new_row = self.catalog.get(self.dataset.id, old), self.catalog.get(self.dataset.id, new)
+            gone, found = self._look(old), self._look(new)
+            if old_row is None or new_row is None or gone is not None or found is None:
+                return False
+            if (found.content_id, found.size) != (old_row.content_id, old_row.size):
+                return False
+            self.catalog.move(self.dataset.id, old_row, new_row, found)
+        except SyncAgentError:
+            return False
+        return True
 
     def settle_below(
         self, prefix: str, *, on_page: Callable[[], None] = lambda: None
@@ -525,29 +551,14 @@ class _Sweep:
             while pairs := self._catalog.moves(self._run.number, after=after, limit=_PAGE):
                 after = pairs[-1][0]
                 done = []
-                for (old, new), moved in zip(pairs, pool.map(self._move_one, pairs), strict=True):
+                for (old, new), moved in zip(
+                    pairs, pool.map(lambda pair: self._of.move(*pair), pairs), strict=True
+                ):
                     if moved:
                         done.append(old)
                         self._count(Outcome(new, Action.MOVED, source=old))
                 self._catalog.forget_missing(self._run.number, done)
                 self._on_progress(self._report)
-
-    def _move_one(self, pair: tuple[str, str]) -> bool:
-        """Whether the item was moved. If not, the two keys are settled as what they are."""
-        try:
-            return self._move_checked(*pair)
-        except SyncAgentError:
-            return False
-
-    def _move_checked(self, old: str, new: str) -> bool:
-        old_row, new_row = self._catalog.get(self._dataset, old), self._catalog.get(self._dataset, new)
-        gone, found = self._of._look(old), self._of._look(new)
-        if old_row is None or new_row is None or gone is not None or found is None:
-            return False
-        if (found.content_id, found.size) != (old_row.content_id, old_row.size):
-            return False
-        self._catalog.move(self._dataset, old_row, new_row, found)
-        return True
 
     def remove(self) -> None:
         """Look at every key that the listing lacked, and move to the trash what is gone."""
@@ -587,6 +598,56 @@ class _Sweep:
         _count(self._report, outcome)
         if outcome.action is not Action.SAME:
             self._tell(outcome)
+
+
+class _Renames:
+    """Vanished and new keys that events named lately: a rename is two events, of which either may come first."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._gone: dict[tuple[str, int], dict[str, float]] = {}
+        self._new: dict[tuple[str, int], dict[str, float]] = {}
+        self._order: deque[tuple[float, dict[tuple[str, int], dict[str, float]], tuple[str, int], str]] = (
+            deque()
+        )
+
+    def pairs(self, told: Sequence[tuple[Row | None, ObjectInfo | None]]) -> list[tuple[str, str]]:
+        """Note what was settled, rows as they were before; returns the pairs of an old and a new key that are unambiguous now."""
+        with self._lock:
+            now, touched = self._clock(), set()
+            self._forget(now)
+            for row, found in told:
+                if row is not None and row.fingerprint is not None and found is None and row.content_id:
+                    touched.add(self._note(self._gone, (row.content_id, row.size), row.key, now))
+                elif (row is None or not row.item) and found is not None and found.content_id and found.size:
+                    touched.add(self._note(self._new, (found.content_id, found.size), found.key, now))
+            pairs = []
+            for same in touched:
+                gone, new = self._gone.get(same, {}), self._new.get(same, {})
+                if len(gone) == len(new) == 1:
+                    pairs.append((next(iter(gone)), next(iter(new))))
+                    del self._gone[same], self._new[same]
+            return sorted(pairs)
+
+    def _note(
+        self, kept: dict[tuple[str, int], dict[str, float]], same: tuple[str, int], key: str, now: float
+    ) -> tuple[str, int]:
+        other = self._new if kept is self._gone else self._gone
+        other.get(same, {}).pop(key, None)  # it came and went, or went and came back
+        kept.setdefault(same, {})[key] = now
+        self._order.append((now, kept, same, key))
+        return same
+
+    def _forget(self, now: float) -> None:
+        while self._order and (
+            now - self._order[0][0] > _RENAME_SECONDS or len(self._order) > _RENAME_MEMORY
+        ):
+            at, kept, same, key = self._order.popleft()
+            if kept.get(same, {}).get(key) == at:
+                del kept[same][key]
+            if not kept.get(same, True):
+                del kept[same]
 
 
 class _Pairs:

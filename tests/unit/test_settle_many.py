@@ -12,8 +12,9 @@ from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.drivers import Bucket
 from syncagent.drivers.memory import MemoryDriver
 from syncagent.errors import AccessDenied, Conflict, InvalidInput, SyncAgentError, Transient
-from syncagent.model import Action, DriverSpec, ObjectInfo, Outcome
-from tests.engine import assert_equal, drop, live, memory_bucket, put, reconciler
+from syncagent.model import Action, DriverSpec, ObjectInfo, Outcome, Row
+from syncagent.reconcile import Reconciler, _Renames
+from tests.engine import assert_equal, drop, info, live, memory_bucket, put, reconciler
 from tests.keys import NASTY
 
 
@@ -223,3 +224,71 @@ def test_below_a_prefix_nothing_is_left_out(catalog: SqliteCatalog, prefix: str)
     list(of.settle_below(prefix))
     assert not live(catalog, of.dataset).keys() & set(inside)
     assert list(of.settle_below(prefix)) == []
+
+
+# -- renames -------------------------------------------------------------------------------------
+
+
+def labelled(of: Reconciler, key: str) -> str:
+    """Give an item a label; its id."""
+    of.catalog.annotate(of.dataset.id, key, {"label": "cat", "type": "class"})
+    return of.catalog.item(of.dataset.id, key).id
+
+
+@pytest.mark.parametrize("order", [["old", "new"], ["new", "old"], ["together"]])
+def test_a_renamed_object_keeps_its_item_whichever_event_comes_first(
+    tmp_path: Path, order: list[str]
+) -> None:
+    with SqliteCatalog(tmp_path / "c.db") as catalog:
+        bucket = memory_bucket()
+        of = Reconciler(catalog, catalog.ensure_dataset("d", bucket.spec), bucket)
+        put(bucket, "old", b"bytes")
+        put(bucket, "other", b"others")
+        of.settle_many(["old", "other"])
+        item = labelled(of, "old")
+        drop(bucket, "old")
+        put(bucket, "new", b"bytes")
+        last: list[object] = []
+        for step in order:
+            last = list(of.settle_many(["new", "old"] if step == "together" else [step]))
+        assert Action.MOVED in {one.action for one in last if isinstance(one, Outcome)} or order[-1] == "old"
+        kept = catalog.item(of.dataset.id, "new")
+        assert (kept.id, kept.annotations, kept.removed_at) == (item, 1, None)
+        assert [one.key for one in catalog.items(of.dataset.id)] == ["new", "other"]
+        assert list(of.check()) == []
+
+
+def test_a_rename_that_is_not_certain_is_none(tmp_path: Path) -> None:
+    with SqliteCatalog(tmp_path / "c.db") as catalog:
+        bucket = memory_bucket()
+        of = Reconciler(catalog, catalog.ensure_dataset("d", bucket.spec), bucket)
+        for key in ("a", "b"):
+            put(bucket, key, b"same")
+        of.settle_many(["a", "b"])
+        labelled(of, "a")
+        for key in ("a", "b"):
+            drop(bucket, key)
+        put(bucket, "c", b"same")
+        of.settle_many(["a", "b", "c"])
+        assert catalog.item(of.dataset.id, "c").annotations == 0, "of which of the two?"
+        put(bucket, "d", b"")
+        put(bucket, "e", b"")
+        of.settle_many(["d"])
+        drop(bucket, "d")
+        of.settle_many(["d", "e"])
+        assert catalog.item(of.dataset.id, "d").removed_at is not None, "empty files are all alike"
+        assert list(of.check()) == []
+
+
+def test_renames_are_remembered_for_a_while_and_no_more_than_some() -> None:
+    now = 0.0
+    renames = _Renames(lambda: now)
+    row = Row("old", "1", 1, 1, 5, "same")
+    assert renames.pairs([(row, None)]) == []
+    now = 121.0
+    assert renames.pairs([(None, info("new")._replace(content_id="same", size=5))]) == []
+    assert renames.pairs([(row, None)]) == [("old", "new")]
+    for n in range(30_000):
+        renames.pairs([(None, info(f"{n}")._replace(content_id=f"{n}", size=5))])
+    assert len(renames._order) <= 10_001
+    assert len(renames._new) <= 10_001
