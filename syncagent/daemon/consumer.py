@@ -47,6 +47,7 @@ class Consumer:
     """Threads that work off one queue.
 
     :param opened: opens the queue, anew after its credentials were refused.
+    :param lost: called when something may have come that nobody will tell of.
     :param attempts: deliveries after which a message that fails is given up.
     """
 
@@ -61,10 +62,12 @@ class Consumer:
         in_flight: int = 2000,
         attempts: int = 10,
         poll: float = 10.0,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.url = url
         self._open, self._mirror, self._metrics, self._letters = opened, mirror, metrics, letters
         self._in_flight, self._attempts, self._poll = in_flight, attempts, poll
+        self._lost = lost
         self._changed = threading.Condition()
         self._waiting: deque[_Held] = deque()
         self._held: dict[int, _Held] = {}
@@ -138,11 +141,15 @@ class Consumer:
                 room = self._in_flight - len(self._held)
             if self._stopping.is_set():
                 return
+            keeps = True
             try:
                 queue = self._opened()
+                keeps = queue.keeps
                 found = queue.receive(min(room, queue.most), self._poll)
             except SyncAgentError as reason:
                 self._fell(reason, "receive")
+                if not keeps:
+                    self._lost()
                 continue
             except Exception as bug:  # a thread that died in silence would be the worst of all
                 _log.exception("receiving from %s failed", self.url)

@@ -36,6 +36,7 @@ _WITH_QUEUE, _WITHOUT = "24h", "15m"
 _REQUESTS_SECONDS = 10.0
 _STEP = 0.2
 _AGAIN_SECONDS = 5.0
+_WATCHING_SECONDS = 1.0
 
 
 class _Work:
@@ -53,12 +54,19 @@ class _Work:
                 queue = self._open(url, integration)  # sends nothing, and says what is wrong with the URL
                 parser(queue.provider)
                 queue.close()
+                names = [name for name, told in settings.datasets.items() if told.queue == url]
+                if not queue.keeps:
+                    for plan in plans:
+                        if plan.name in names and plan.schedule.text != "off":
+                            # When it is watched: what happened before is found by a sweep.
+                            plan.now, plan.not_before = True, time.time() + _WATCHING_SECONDS
                 mirror = Mirror(self.agent)
                 self.mirrors.append(mirror)
                 self.consumers.append(
                     Consumer(
                         url, partial(self._open, url, integration), mirror, metrics, self.letters,
                         in_flight=settings.run.in_flight, attempts=settings.run.attempts, poll=settings.run.poll,
+                        lost=partial(self._sweep_soon, names),
                     )
                 )  # fmt: skip
             self.token = token_of(settings, make=True) or "" if settings.run.listen else ""
@@ -75,6 +83,9 @@ class _Work:
         if not told.queue:
             _log.warning("%s: no queue tells of changes; they are seen %s", name, schedule.latency)
         return Plan(name, schedule, told.max_deletes, told.drift_warning, bool(told.queue))
+
+    def _sweep_soon(self, names: list[str]) -> None:
+        self.sweeper.soon(names)
 
     def _queues(self) -> dict[str, str | None]:
         found: dict[str, str | None] = {}

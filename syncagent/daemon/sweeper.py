@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -40,6 +41,8 @@ class Plan:
     followed: bool = False
     """Whether events should tell of its changes: then what a sweep finds is drift."""
     not_before: float = 0.0
+    now: bool = False
+    """Sweep at once, whatever the schedule says: nobody watched for a while."""
 
 
 class Sweeper:
@@ -53,6 +56,12 @@ class Sweeper:
     def start(self) -> None:
         """Begin. Returns at once."""
         self._thread.start()
+
+    def soon(self, names: Sequence[str]) -> None:
+        """Sweep some datasets at once, whatever their schedules say."""
+        for plan in self._plans:
+            if plan.name in names and plan.schedule.text != "off":
+                plan.now, plan.not_before = True, 0.0
 
     def ask_to_stop(self) -> None:
         """Begin no more, and end soon."""
@@ -89,13 +98,13 @@ class Sweeper:
         dataset = self._agent.catalog.dataset(plan.name)
         past = self._agent.catalog.runs(dataset.id, limit=20)
         ended = [run for run in past if run.state in {"done", "refused"}]
-        due = plan.schedule.next(_unix(ended[0].started_at) if ended else None, now)
+        due = now if plan.now else plan.schedule.next(_unix(ended[0].started_at) if ended else None, now)
         self._metrics.sweep(plan.name, next_at=due)
         if due is None or due > now:
             # Until then nothing has to be asked, unless the clock is set.
             plan.not_before = min(due or now + _AGAIN_SECONDS, now + _AGAIN_SECONDS)
             return
-        plan.not_before = 0.0
+        plan.not_before, plan.now = 0.0, False
         self._sweep(plan, dataset, first=not any(run.state == "done" for run in ended))
 
     def _sweep(self, plan: Plan, dataset: Dataset, *, first: bool) -> None:

@@ -44,6 +44,7 @@ class ChangeFeedQueue:
 
     provider = "azureblob"
     most = 1000
+    keeps = True
 
     def __init__(self, spec: QueueSpec, integration: Integration | None = None) -> None:
         options = dict(spec.options)

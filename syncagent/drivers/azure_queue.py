@@ -34,6 +34,7 @@ class AzureQueue:
 
     provider = "azureblob"
     most = _BATCH
+    keeps = True
 
     def __init__(self, spec: QueueSpec, integration: Integration | None = None) -> None:
         options = dict(spec.options)

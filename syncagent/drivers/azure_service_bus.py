@@ -41,6 +41,7 @@ class ServiceBusQueue:
 
     provider = "azureblob"
     most = 1
+    keeps = True
 
     def __init__(self, spec: QueueSpec, integration: Integration | None = None) -> None:
         namespace, _, path = spec.name.partition("/")

@@ -24,6 +24,7 @@ class PubSubQueue:
 
     provider = "gcs"
     most = _BATCH
+    keeps = True
 
     def __init__(self, spec: QueueSpec, integration: Integration | None = None) -> None:
         project, _, name = spec.name.partition("/")

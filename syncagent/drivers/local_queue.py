@@ -12,7 +12,7 @@ from typing import Any
 
 from syncagent.drivers.queues import Depth, Message, QueueSpec
 from syncagent.drivers.source_queue import Kept
-from syncagent.errors import NotFound
+from syncagent.errors import NotFound, Transient
 from syncagent.model import Integration
 
 OPTIONS: dict[str, str] = {}
@@ -24,6 +24,7 @@ class WatchQueue:
 
     provider = "file"
     most = 1000
+    keeps = False
 
     def __init__(self, spec: QueueSpec) -> None:
         self.url, self.hold = spec.url, spec.hold
@@ -58,7 +59,15 @@ class WatchQueue:
                 yield_on_timeout=True, stop_event=self._stop, raise_interrupt=False,
                 ignore_permission_denied=True,
             )  # fmt: skip
-        for change, path in sorted(next(self._changes, set()), key=lambda one: one[1]):
+        try:
+            changes = next(self._changes, set())
+        except Exception as error:  # a name that is no text, a limit of the system
+            self._changes = None
+            raise Transient(
+                f"watching {self._folder} broke off: {type(error).__name__}", resource=self._folder,
+                hint="it is watched anew, and a sweep finds what was missed",
+            ) from error  # fmt: skip
+        for change, path in sorted(changes, key=lambda one: one[1]):
             body = json.dumps({"folder": self._folder, "path": path, "change": change.name})
             self._kept.add(uuid.uuid4().hex, body, time.time())
 

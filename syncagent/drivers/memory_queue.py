@@ -28,6 +28,7 @@ class MemoryQueue:
     """See `Queue`."""
 
     most = 1000
+    keeps = True
 
     def __init__(self, spec: QueueSpec) -> None:
         self.url, self.provider = spec.url, spec.options.get("provider", "memory")

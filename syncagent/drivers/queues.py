@@ -53,6 +53,8 @@ class Queue(Protocol):
     """Seconds for which a received message is ours, and by which `extend` prolongs that from now on."""
     most: int
     """Messages that one `receive` can give."""
+    keeps: bool
+    """Whether what comes while nobody receives is kept."""
 
     def receive(self, most: int, wait: float) -> list[Message]:
         """Up to `most` messages, or none after about `wait` seconds."""

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,10 +28,11 @@ import pytest
 from syncagent.agent import Agent
 from syncagent.catalog.rest import Session
 from syncagent.config import Settings, load
+from syncagent.daemon import service
 from syncagent.daemon.metrics import Metrics
 from syncagent.daemon.service import Daemon
 from syncagent.drivers import open_bucket
-from syncagent.errors import SyncAgentError
+from syncagent.errors import ConfigError, NotFound, SyncAgentError, Transient
 from syncagent.handlers.deliveries import Taken
 from tests.rigs.azure import DEV_KEY, AzureRig
 from tests.rigs.between import Between
@@ -292,6 +294,50 @@ def test_what_happens_in_a_watched_folder_is_in_the_catalog(sqlite: str, tmp_pat
             (folder / "in").rename(folder / "out")
             (folder / "a.jpg").unlink()
             until(lambda: keys() == ["out/b.jpg"])
+
+
+def test_what_happened_while_nobody_watched_is_found_at_the_start(sqlite: str, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    with Agent(load(catalog=sqlite)) as agent:
+        dataset = agent.resolve(str(folder), name="photos", create=True)
+
+        def keys() -> list[str]:
+            return sorted(item.key for item in agent.catalog.items(dataset.id))
+
+        settings = settings_of(sqlite, {"photos": {"queue": f"watch://{folder}", "sweep": "24h"}})
+        with running(settings):
+            (folder / "a.jpg").write_bytes(b"a")
+            until(lambda: keys() == ["a.jpg"])
+            until(lambda: [run.state for run in agent.catalog.runs(dataset.id)] == ["done"])
+        (folder / "b.jpg").write_bytes(b"b")
+        with running(settings) as run:
+            until(lambda: keys() == ["a.jpg", "b.jpg"])
+            until(lambda: run.figure("syncagent_sweeps_total", dataset="photos", state="done") == 1)
+            (folder / "c.jpg").write_bytes(b"c")
+            until(lambda: keys() == ["a.jpg", "b.jpg", "c.jpg"])
+            # A name that is no text ends the watcher: it begins anew, and what it missed is swept.
+            (Path(os.fsdecode(os.fsencode(folder) + b"/bad-\xff.txt"))).write_bytes(b"")
+            until(lambda: run.figure("syncagent_sweeps_total", dataset="photos", state="done") >= 2)
+            (folder / "d.jpg").write_bytes(b"d")
+            until(lambda: "d.jpg" in keys())
+
+
+def test_a_renamed_file_keeps_its_item_and_its_metadata(sqlite: str, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in" / "a.jpg").write_bytes(b"some bytes")
+    with Agent(load(catalog=sqlite)) as agent:
+        dataset = agent.resolve(str(folder), name="photos", create=True)
+        agent.reconciler(dataset).sweep()
+        agent.catalog.set_user_metadata(dataset.id, "in/a.jpg", {"person": "alice"})
+        item = agent.catalog.item(dataset.id, "in/a.jpg").id
+        with running(settings_of(sqlite, {"photos": {"queue": f"watch://{folder}", "sweep": "off"}})) as run:
+            until(lambda: run.get("/healthz/ready", None).status_code == 200)
+            (folder / "in" / "a.jpg").rename(folder / "in" / "b.jpg")
+            until(lambda: [one.key for one in agent.catalog.items(dataset.id)] == ["in/b.jpg"])
+            until(lambda: agent.catalog.item(dataset.id, "in/b.jpg").user == {"person": "alice"})
+            assert agent.catalog.item(dataset.id, "in/b.jpg").id == item
 
 
 def test_the_messages_of_settled_keys_are_gone(aws: Place, catalog: str) -> None:
@@ -680,6 +726,32 @@ def test_without_a_queue_it_says_what_latency_to_expect(
     assert "no queue tells of changes; they are seen up to 15m" in caplog.text
 
 
+def test_it_is_not_said_of_settings_that_are_only_checked(
+    place: Place, sqlite: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = settings_of(sqlite, {place.name: {"queue": place.queue, "sweep": "off"}})
+    wrong = settings_of(sqlite, {place.name: {"sweep": "15m"}, "other": {"queue": "sqs://"}})
+    answers = [good, wrong]
+    with running(lambda: answers.pop(0)) as run:
+        run.daemon.reload()
+        until(lambda: "the settings are as they were: datasets.other: " in caplog.text)
+    assert "no queue tells of changes" not in caplog.text
+
+
+def test_the_trouble_of_a_queue_is_told_with_its_text(
+    place: Place, sqlite: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = "sqs://missing?region=us-east-1&" + place.queue.partition("?")[2]
+    with running(settings_of(sqlite, {place.name: {"queue": queue, "sweep": "off"}})):
+        told = until(
+            lambda: [
+                one.getMessage() for one in caplog.records if "cannot receive for now" in one.getMessage()
+            ]
+        )
+    assert told[0].startswith(f"{queue}: cannot receive for now, next try in ")
+    assert "no such queue" in told[0]
+
+
 def test_a_sweep_that_is_stopped_goes_on_next_time(
     place: Place, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -727,10 +799,156 @@ def test_only_health_is_told_without_the_token(place: Place, sqlite: str) -> Non
             assert name in told
 
 
+def test_an_address_that_changed_needs_a_restart_and_the_rest_is_taken(
+    place: Place, sqlite: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "syncagent")
+    follow = {place.name: {"queue": place.queue, "sweep": "off"}}
+    answers = [
+        settings_of(sqlite, follow),
+        settings_of(sqlite, follow, listen="", token="another"),
+        settings_of(sqlite, follow, token="a third"),
+    ]
+    with running(lambda: answers.pop(0)) as run:
+        run.daemon.reload()
+        until(lambda: "the settings were read again" in caplog.text)
+        until(lambda: run.get("/status", "another").status_code == 200)
+        told = [one.getMessage() for one in caplog.records if "restart" in one.getMessage()]
+        assert told == ["run.listen has changed: that needs a restart; it is still '127.0.0.1:0'"]
+        run.daemon.reload()
+        until(lambda: run.get("/status", "a third").status_code == 200)
+    assert caplog.text.count("restart") == 1
+
+
+def test_a_dataset_that_does_not_exist_is_refused(
+    place: Place, sqlite: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    follow = {"queue": place.queue, "sweep": "off"}
+    good, wrong = settings_of(sqlite, {place.name: follow}), settings_of(sqlite, {"nothing": follow})
+    with pytest.raises(NotFound, match="nothing"), running(wrong):
+        pass
+    answers = [good, wrong]
+    with running(lambda: answers.pop(0)) as run:
+        run.daemon.reload()
+        until(lambda: "the settings are as they were: datasets.nothing: " in caplog.text)
+        place.put("a")
+        until(lambda: place.keys() == ["a"])
+
+
+def test_settings_that_could_not_be_begun_are_tried_until_they_are(
+    place: Place, sqlite: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The catalog is away when the new settings begin, and when they are read once more."""
+    monkeypatch.setattr("syncagent.daemon.service._AGAIN_SECONDS", 0.2)
+    real, broken = service._Work.start, threading.Event()
+
+    def start(self: service._Work) -> None:
+        if broken.is_set():
+            raise Transient("the catalog is away")
+        real(self)
+
+    reads: list[int] = []
+
+    def read() -> Settings:
+        reads.append(1)
+        if len(reads) in {3, 4}:
+            raise Transient("the catalog is still away")
+        return settings_of(sqlite, {place.name: {"queue": place.queue, "sweep": "off"}})
+
+    monkeypatch.setattr(service._Work, "start", start)
+    with running(read) as run:
+        broken.set()
+        run.daemon.reload()
+        until(lambda: "nothing is followed for now: the catalog is away" in caplog.text)
+        until(lambda: len(reads) >= 3)
+        broken.clear()
+        place.put("a")
+        until(lambda: place.keys() == ["a"])
+
+
+@pytest.mark.parametrize("listen", ["foo", ":99999", "127.0.0.1:{taken}"])
+def test_a_refused_address_ends_it_before_anything_is_started(
+    place: Place, sqlite: str, monkeypatch: pytest.MonkeyPatch, listen: str
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(service._Work, "start", lambda _: begun.append("work"))
+    monkeypatch.setattr(service, "token_of", lambda *_, **__: begun.append("token"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = listen.format(taken=taken.getsockname()[1])
+        settings = settings_of(
+            sqlite, {place.name: {"queue": place.queue, "sweep": "off"}}, listen=listen, drain=30
+        )
+        with pytest.raises(ConfigError, match=r"is no address|cannot listen on"), running(settings):
+            pass
+    assert begun == []
+
+
+@pytest.mark.parametrize("below", ["", "folder"])
+def test_a_home_that_cannot_be_written_is_told_with_the_ways_out(
+    place: Place, sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("SYNCAGENT_HOME", str(tmp_path / "file" / below))
+    follow = {place.name: {"queue": place.queue, "sweep": "off"}}
+    with (
+        pytest.raises(ConfigError) as caught,
+        running(load(catalog=sqlite, datasets=follow, run={"listen": "127.0.0.1:0"})),
+    ):
+        pass
+    told = str(caught.value)
+    assert "cannot be written" in told
+    assert "the token for metrics is kept there" in told
+    assert all(way in told for way in ("run.token", "run.listen", "SYNCAGENT_HOME"))
+    with running(settings_of(sqlite, follow)), running(settings_of(sqlite, follow, listen="", token=None)):
+        pass
+
+
+def test_status_knows_what_the_daemon_follows(
+    place: Place,
+    sqlite: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also when the queue came by the command line: the settings of status do not name it."""
+    from syncagent.cli import run as command
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SYNCAGENT_CATALOG", sqlite)
+    with running(settings_of(sqlite, {place.name: {"queue": place.queue}})) as run:
+        Path("syncagent.toml").write_text(f'[run]\nlisten = "{run.address}"\ntoken = "{TOKEN}"\n')
+        until(lambda: run.get("/healthz", None).status_code == 200)
+        told = run.get("/status").json()
+        assert told["datasets"] == {place.name: {"queue": place.queue, "sweep": "24h"}}
+        until(lambda: run.get("/status").json()["queues"][place.queue].get("waiting") is not None)
+        capsys.readouterr()
+        assert command(["status", "--json"]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert shown["queue"] == "0 waiting"
+        assert shown["warnings"] == []
+        run.daemon._work.consumers[0].ready.clear()  # type: ignore[union-attr]
+        monkeypatch.setattr(
+            run.daemon,
+            "_lacking",
+            lambda: [place.queue],  # a poll that ends meanwhile changes nothing
+        )
+        assert command(["status", "--json"]) == 1
+        assert json.loads(capsys.readouterr().out)["warnings"] == ["the daemon waits for its queue"]
+    text = f'[datasets."{place.name}"]\nqueue = "{place.queue}"\n'
+    address = run.address
+    Path("syncagent.toml").write_text(f'{text}[run]\nlisten = "{address}"\ntoken = "{TOKEN}"\n')
+    assert command(["status", "--json"]) == 0
+    assert f"no daemon answers at {address}, to follow {place.name}" in capsys.readouterr().err
+    Path("syncagent.toml").write_text(f'[run]\nlisten = "{address}"\n')
+    assert command(["status"]) == 0
+    assert "no daemon" not in capsys.readouterr().err
+
+
 def test_settings_that_are_wrong_are_told_in_one_line(sqlite: str, tmp_path: Path) -> None:
     for datasets, run, words in (
-        ({"a": {"sweep": "often"}}, {}, "no schedule"),
-        ({"a": {"queue": "ftp://x"}}, {}, "unknown queue"),
+        ({"a": {"sweep": "often"}}, {}, r"datasets\.a: 'often' is no schedule"),
+        ({"a": {"queue": "ftp://x"}}, {}, r"datasets\.a: unknown queue"),
+        ({"a": {"queue": "sqs://q", "integration": "x"}}, {}, r"datasets\.a: .*x"),
         ({"a": {"sweep": "1h"}}, {"listen": "here"}, "no address"),
         (
             {"a": {"queue": "sqs://q", "integration": "x"}, "b": {"queue": "sqs://q"}},
