@@ -51,8 +51,6 @@ def run(
         ) from missing
     read = _reader(datasets, queue, sweep, listen)
     settings = read()
-    for name in settings.datasets:
-        agent.catalog.dataset(name)  # raises, naming those there are
     root = logging.getLogger("syncagent")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines(as_json=settings.run.log == "json"))
@@ -174,7 +172,9 @@ def _delivery(text: str, provider: str | None, name: str) -> Any:
         body, attributes = told["body"], told.get("attributes") or {}
         kind = told.get("provider")
     elif provider is None:
-        raise ConfigError(f"{name} does not say whose event it is", hint="give --from aws, gcp, azure or local")
+        raise ConfigError(
+            f"{name} does not say whose event it is", hint="give --from aws, gcp, azure or local"
+        )
     else:
         kind = None
         if isinstance(told, dict) and isinstance(told.get("attributes"), dict) and "body" in told:
@@ -189,8 +189,13 @@ def _delivery(text: str, provider: str | None, name: str) -> Any:
 @with_agent
 def status(agent: Agent, datasets: tuple[str, ...], as_json: bool) -> int:
     """Show how far every dataset is: its last sweep, what events missed, its queue. Exit code 1 if one needs a look."""
+    from syncagent.config import Follow
+
     known = [agent.catalog.dataset(name) for name in datasets] or agent.catalog.datasets()
     daemon = _daemon(agent.settings)
+    told_of = [one.name for one in known if agent.settings.datasets.get(one.name, Follow()).queue]
+    if daemon is None and told_of and agent.settings.run.listen:
+        output.note(f"no daemon answers at {agent.settings.run.listen}, to follow {', '.join(told_of)}")
     rows = [_status(agent, dataset, daemon) for dataset in known]
     if as_json:
         for row in rows:
@@ -221,15 +226,20 @@ def _status(agent: Agent, dataset: Dataset, daemon: dict[str, Any] | None) -> di
     done = [run for run in runs if run.state == "done"]
     drift = done[0].report.drift if len(done) > 1 else None
     followed = agent.settings.datasets.get(dataset.name, Follow())
-    quarantined = len(agent.catalog.quarantined(dataset.id)) if runs or followed.queue else 0
+    told = daemon or {}
+    # What the daemon follows may come by its command line, of which the settings know nothing.
+    url = told.get("datasets", {}).get(dataset.name, {}).get("queue") or followed.queue
+    quarantined = len(agent.catalog.quarantined(dataset.id)) if runs or url else 0
     warnings = []
     if runs and runs[0].state in {"failed", "refused"}:
         warnings.append(f"the last sweep was {runs[0].state}: {runs[0].error or runs[0].report.refused}")
-    if drift is not None and followed.queue and drift > followed.drift_warning:
+    if drift is not None and url and drift > followed.drift_warning:
         warnings.append(f"drift: {drift} keys differed that no event told of")
     if quarantined:
         warnings.append("see 'syncagent quarantine ls'")
-    queue = (daemon or {}).get("queues", {}).get(followed.queue, {})
+    if url and url in told.get("waits_for", ()):
+        warnings.append("the daemon waits for its queue")
+    queue = told.get("queues", {}).get(url, {})
     if queue.get("trouble") and time.time() - queue.get("trouble_at", 0) < 120:
         warnings.append(f"queue: {queue['trouble']}")
     return {
@@ -239,7 +249,7 @@ def _status(agent: Agent, dataset: Dataset, daemon: dict[str, Any] | None) -> di
         "ended": (done[0].ended_at if done else None),
         "drift": drift,
         "quarantined": quarantined,
-        "queue": _depth(agent, followed.queue, followed.integration, queue),
+        "queue": _depth(agent, url, followed.integration, queue),
         "warnings": warnings,
     }
 

@@ -18,7 +18,7 @@ from syncagent.daemon.letters import DeadLetters
 from syncagent.daemon.metrics import Metrics
 from syncagent.drivers.queues import Message, Queue
 from syncagent.errors import AccessDenied, NotFound, SyncAgentError
-from syncagent.handlers.deliveries import Taken, parser, take
+from syncagent.handlers.deliveries import Taken, parser, take, without_keys
 from syncagent.handlers.mirror import Mirror
 
 _log = logging.getLogger("syncagent.daemon")
@@ -355,8 +355,9 @@ class Consumer:
         self._metrics.errors.labels(self.url, type(reason).__name__).inc()
         pause = self._pause(getattr(reason, "retry_after", None))
         _log.warning(
-            "%s: cannot %s for now, next try in %.0f s: %s", self.url, what, pause, type(reason).__name__
-        )
+            "%s: cannot %s for now, next try in %.0f s: %s: %s",
+            self.url, what, pause, type(reason).__name__, without_keys(reason),
+        )  # fmt: skip
         if what != "settle":
             self._metrics.queue(self.url, trouble=str(reason), trouble_at=time.time())
         if isinstance(reason, AccessDenied):

@@ -79,8 +79,13 @@ class Health:
 
         try:
             self._server = Server((host.strip("[]"), int(port)), Handler)
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {listen}: {error.strerror}", resource=listen) from error
+        except (OSError, UnicodeError, TypeError) as error:  # the last two: a name that no host can have
+            why = (error.strerror if isinstance(error, OSError) else None) or "no such host"
+            raise ConfigError(
+                f"cannot listen on {listen}: {why}",
+                resource=listen,
+                hint="set run.listen, or --listen, to another address, or to '' for none",
+            ) from error
         self.address = f"{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         self._thread.start()

@@ -9,7 +9,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -48,15 +48,16 @@ class _Work:
         self.letters = letters(settings)
         self.consumers: list[Consumer] = []
         self.mirrors: list[Mirror] = []
-        plans = [self._plan(name) for name in settings.datasets]
         try:
-            for url, integration in self._queues().items():
-                queue = self._open(url, integration)  # sends nothing, and says what is wrong with the URL
-                parser(queue.provider)
+            self._plans = [self._plan(name) for name in settings.datasets]
+            for url, (name, integration) in self._queues().items():
+                with _of(name):
+                    queue = self._open(url, integration)  # sends nothing, and says what is wrong with the URL
+                    parser(queue.provider)
                 queue.close()
                 names = [name for name, told in settings.datasets.items() if told.queue == url]
                 if not queue.keeps:
-                    for plan in plans:
+                    for plan in self._plans:
                         if plan.name in names and plan.schedule.text != "off":
                             # When it is watched: what happened before is found by a sweep.
                             plan.now, plan.not_before = True, time.time() + _WATCHING_SECONDS
@@ -69,8 +70,11 @@ class _Work:
                         lost=partial(self._sweep_soon, names),
                     )
                 )  # fmt: skip
+            for name in settings.datasets:
+                with _of(name):
+                    self.agent.catalog.dataset(name)  # raises, naming those there are
             self.token = token_of(settings, make=True) or "" if settings.run.listen else ""
-            self.sweeper = Sweeper(self.agent, plans, metrics)
+            self.sweeper = Sweeper(self.agent, self._plans, metrics)
             webhooks = self.agent.webhooks()
             self.teller = Teller(webhooks, count=metrics.told) if webhooks else None
         except BaseException:
@@ -79,18 +83,18 @@ class _Work:
 
     def _plan(self, name: str) -> Plan:
         told = self.settings.datasets[name]
-        schedule = Schedule(told.sweep or (_WITH_QUEUE if told.queue else _WITHOUT))
-        if not told.queue:
-            _log.warning("%s: no queue tells of changes; they are seen %s", name, schedule.latency)
+        with _of(name):
+            schedule = Schedule(told.sweep or (_WITH_QUEUE if told.queue else _WITHOUT))
         return Plan(name, schedule, told.max_deletes, told.drift_warning, bool(told.queue))
 
     def _sweep_soon(self, names: list[str]) -> None:
         self.sweeper.soon(names)
 
-    def _queues(self) -> dict[str, str | None]:
-        found: dict[str, str | None] = {}
+    def _queues(self) -> dict[str, tuple[str, str | None]]:
+        """By URL, the first dataset that names it, and its integration."""
+        found: dict[str, tuple[str, str | None]] = {}
         for name, told in self.settings.datasets.items():
-            if told.queue and found.setdefault(told.queue, told.integration) != told.integration:
+            if told.queue and found.setdefault(told.queue, (name, told.integration))[1] != told.integration:
                 raise ConfigError(
                     f"datasets.{name}: queue {told.queue} has another integration elsewhere", resource=name,
                     hint="name the same one wherever the queue stands",
@@ -103,6 +107,11 @@ class _Work:
     def start(self) -> None:
         """Begin. :raises SyncAgentError: the catalog is out of reach, or a queue's URL is wrong."""
         self.agent.catalog.datasets()
+        for plan in self._plans:
+            if not plan.followed:
+                _log.warning(
+                    "%s: no queue tells of changes; they are seen %s", plan.name, plan.schedule.latency
+                )
         self._metrics.dead.set(self.letters.count())
         for consumer in self.consumers:
             consumer.start()
@@ -122,6 +131,13 @@ class _Work:
         if ended:
             self.agent.close()
         return left
+
+    def follows(self) -> dict[str, dict[str, str | None]]:
+        """By dataset, its queue and its schedule, for `status`."""
+        return {
+            plan.name: {"queue": self.settings.datasets[plan.name].queue, "sweep": plan.schedule.text}
+            for plan in self._plans
+        }
 
     def tell_requests(self) -> None:
         """Note what was asked of the buckets."""
@@ -144,19 +160,22 @@ class Daemon:
         self._health: Health | None = None
         self._stop = self._again = False
         self._again_at: float | None = None
+        self._following = False
+        self._listen = ""
 
     def run(self, on_ready: Callable[[str | None], None] = lambda _: None) -> None:
         """Work until `stop` is called.
 
         :param on_ready: called when all is started, with the address that is listened on.
-        :raises SyncAgentError: the settings are wrong, the catalog is out of reach.
+        :raises SyncAgentError: the settings are wrong, the address is taken, the catalog is out of reach.
         """
         settings = self._read()
+        self._bind(settings.run.listen)  # first: whoever is refused has begun nothing
         end_tracing = tracing.start()
-        work = self._work = _Work(settings, self.metrics)
         try:
-            work.start()
-            self._listen(settings)
+            self._work = _Work(settings, self.metrics)
+            self._work.start()
+            self._following = True
             on_ready(self._health.address if self._health else None)
             told_at = time.monotonic()
             while not self._stop:
@@ -171,7 +190,7 @@ class Daemon:
                     except Exception:
                         _log.exception("the requests were not counted")
         finally:
-            left = self._work.stop(self._work.settings.run.drain)
+            left = self._work.stop(self._work.settings.run.drain) if self._work else 0
             if left:
                 _log.warning("%d messages were not done in time; they will be delivered again", left)
             if self._health:
@@ -191,30 +210,39 @@ class Daemon:
         old = self._work
         try:
             settings = self._read()
-            work = _Work(settings, self.metrics)
-        except SyncAgentError as reason:
-            _log.error("the settings are as they were: %s", reason)
-            return
-        except Exception:
-            _log.exception("the settings are as they were")
+            moved = settings.run.listen != self._listen
+            # The address stays open, so its token has to be there as well.
+            run = settings.run.model_copy(update={"listen": self._listen})
+            work = _Work(settings.model_copy(update={"run": run}), self.metrics)
+        except Exception as reason:
+            if isinstance(reason, SyncAgentError):
+                _log.error("the settings are as they were: %s", reason)
+            else:
+                _log.exception("the settings are as they were")
+            if not self._following:  # nobody else would begin again
+                self._again_at = time.monotonic() + _AGAIN_SECONDS
             return
         if old is not None:
             old.stop(old.settings.run.drain)
-        self._work = work
+        self._work, self._following = work, False
         self.metrics.forget()
         try:
             work.start()
+            self._following = True
         except Exception as reason:
             # The catalog may be away: all is read and tried again soon, whoever asks for it.
             _log.error("nothing is followed for now: %s", reason)
             self._again_at = time.monotonic() + _AGAIN_SECONDS
         else:
+            if moved:
+                _log.warning("run.listen has changed: that needs a restart; it is still %r", self._listen)
             _log.warning("the settings were read again")
 
-    def _listen(self, settings: Settings) -> None:
-        if settings.run.listen:
+    def _bind(self, listen: str) -> None:
+        self._listen = listen
+        if listen:
             self._health = Health(
-                settings.run.listen,
+                listen,
                 self._token,
                 ready=self._lacking,
                 metrics=self.metrics.text,
@@ -230,7 +258,21 @@ class Daemon:
         return [one.url for one in work.consumers if not one.ready.is_set()] if work else ["settings"]
 
     def _status(self) -> dict[str, Any]:
-        return {**self.metrics.status(), "ready": not self._lacking(), "pid": os.getpid()}
+        lacking = self._lacking()
+        return {
+            **self.metrics.status(), "datasets": self._work.follows() if self._work else {},
+            "ready": not lacking, "waits_for": lacking, "pid": os.getpid(),
+        }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _of(name: str) -> Iterator[None]:
+    """Whatever goes wrong says of which dataset. It stays what it is: its type is its exit code."""
+    try:
+        yield
+    except SyncAgentError as reason:
+        reason.message = f"datasets.{name}: {reason.message}"
+        raise
 
 
 def letters(settings: Settings) -> DeadLetters:
@@ -249,14 +291,15 @@ def token_of(settings: Settings, *, make: bool = False) -> str | None:
             raise ConfigError("run.token is empty", hint="leave it out: one is made")
         return token
     file = home() / "run.token"
-    if make and not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(handle, "w") as out:
-            out.write(secrets.token_urlsafe(32))
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, file)  # whoever comes first
-        Path(temporary).unlink()
+    if make:
+        try:
+            _make_token(file)
+        except OSError as error:
+            raise ConfigError(
+                f"{file.parent} cannot be written ({error.strerror}), and the token for metrics is kept there",
+                resource=str(file.parent),
+                hint='set run.token, or run.listen = "", or SYNCAGENT_HOME to another folder',
+            ) from error
     try:
         token = file.read_text().strip()
     except OSError:
@@ -266,6 +309,20 @@ def token_of(settings: Settings, *, make: bool = False) -> str | None:
             f"{file} cannot be read", resource=str(file), hint="set run.token, or run.listen = ''"
         )
     return token or None
+
+
+def _make_token(file: Path) -> None:
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent)
+    try:
+        with os.fdopen(handle, "w") as out:
+            out.write(secrets.token_urlsafe(32))
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, file)  # whoever comes first
+    finally:
+        Path(temporary).unlink()
 
 
 class Lines(logging.Formatter):

@@ -89,17 +89,36 @@ def test_handle_takes_a_message_that_was_given_up(photos: Path, capsys: pytest.C
     ("words", "code", "told"),
     [
         (["handle", "none.json", "--from", "aws"], 2, "none.json cannot be read"),
-        (["handle", "event.json"], 2, "does not say whose event it is"),
+        (["handle", "event.json"], 2, "does not say whose event it is; give --from aws, gcp, azure or local"),
         (["handle", "event.json", "--from", "aws"], 2, "no event of S3"),
         (["run"], 2, "there is nothing to follow"),
         (["run", "--sweep", "1h"], 2, "are for datasets"),
         (["run", "nothing"], 4, "nothing"),
         (["run", "photos", "--sweep", "often"], 2, "no schedule"),
         (["run", "photos", "--queue", "sqs://a@b"], 2, "holds credentials"),
+        (["run", "photos", "--sweep", "often"], 2, "datasets.photos: 'often' is no schedule"),
+        (
+            ["run", "photos", "--queue", "nonsense"],
+            2,
+            "datasets.photos: 'nonsense' is no queue's URL; known are sqs://, ",
+        ),
+        (["run", "photos", "--queue", "AccountKey=pass@x"], 2, "datasets.photos: the text is no queue's URL"),
+        (["run", "photos", "--queue", "sqs://[x"], 2, "is no queue's URL"),
+        (
+            ["run", "photos", "--queue", "ftp://x"],
+            2,
+            "datasets.photos: unknown queue ftp://; known are sqs://, ",
+        ),
         (["run", "photos", "--listen", "here"], 2, "no address"),
+        (["run", "photos", "--listen", ":99999"], 2, "no address"),
+        (["run", "photos", "--listen", f"{'ä' * 70}:80"], 2, "cannot listen on"),
         (["status", "nothing"], 4, "nothing"),
         (["webhook", "set", "photos", "ftp://x"], 2, "no http or https address"),
-        (["webhook", "set", "photos", "http://example.com"], 2, "in the clear"),
+        (
+            ["webhook", "set", "photos", "http://example.com"],
+            2,
+            "in the clear; write https://, or give --allow-private",
+        ),
         (["webhook", "set", "photos", "https://user:pass@example.com"], 2, "no http or https address"),
         (["webhook", "set", "nothing", "https://example.com"], 4, "nothing"),
         (["webhook", "rm", "photos"], 4, "has no webhook"),
@@ -178,7 +197,7 @@ def test_schedules() -> None:
     assert Schedule("1d").next(None, noon) == noon, "there was none yet"
     assert Schedule("0 3 * * *").next(noon, noon) == noon + 15 * 3600
     assert Schedule("off").next(None, noon) is None
-    for wrong in ("", "often", "6", "-1h", "0s", "* * *", "61 * * * *", "1h 2h"):
+    for wrong in ("", "often", "6", "-1h", "0s", "* * *", "61 * * * *", "1h 2h", "0 3 30 2 *"):
         with pytest.raises(ConfigError, match="no schedule"):
             Schedule(wrong)
 
