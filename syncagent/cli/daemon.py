@@ -192,9 +192,11 @@ def status(agent: Agent, datasets: tuple[str, ...], as_json: bool) -> int:
     from syncagent.config import Follow
 
     known = [agent.catalog.dataset(name) for name in datasets] or agent.catalog.datasets()
-    daemon = _daemon(agent.settings)
+    daemon, unheard = _daemon(agent.settings)
     told_of = [one.name for one in known if agent.settings.datasets.get(one.name, Follow()).queue]
-    if daemon is None and told_of and agent.settings.run.listen:
+    if unheard:
+        output.note(unheard)
+    elif daemon is None and told_of and agent.settings.run.listen:
         output.note(f"no daemon answers at {agent.settings.run.listen}, to follow {', '.join(told_of)}")
     rows = [_status(agent, dataset, daemon) for dataset in known]
     if as_json:
@@ -275,30 +277,40 @@ def _depth(agent: Agent, url: str | None, integration: str | None, told: dict[st
     return f"{waiting} waiting{held}"
 
 
-def _daemon(settings: Settings) -> dict[str, Any] | None:
-    """What the daemon on this machine says of itself; None where it does not run."""
+def _daemon(settings: Settings) -> tuple[dict[str, Any] | None, str | None]:
+    """What the daemon on this machine says of itself, None where it does not run; and why it does not say it to us."""
     import httpx
 
     try:
         from syncagent.daemon.service import token_of
     except ModuleNotFoundError:
-        return None
-    token = token_of(settings) if settings.run.listen else None
-    if token is None:
-        return None
+        return None, None
+    if not settings.run.listen:
+        return None, None
+    try:
+        token = token_of(settings)
+    except SyncAgentError as reason:
+        return None, f"the daemon cannot be asked: run.token: {reason}"
     host, _, port = settings.run.listen.rpartition(":")
     host = "127.0.0.1" if host in {"0.0.0.0", "[::]", ""} else host  # noqa: S104
     try:
         answer = httpx.get(
             f"http://{host}:{port}/status",
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=2,
             trust_env=False,
         )
         told = answer.json() if answer.status_code == 200 else None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
-        return None
-    return told if isinstance(told, dict) else None
+        return None, None
+    if answer.status_code == 401:
+        from syncagent.config import home
+
+        who, remedy = f"the daemon at {settings.run.listen}", "set run.token or SYNCAGENT_HOME as it has them"
+        if token is None:
+            return None, f"{who} cannot be asked: there is no token in {home() / 'run.token'}; {remedy}"
+        return None, f"{who} does not take this token; {remedy}"
+    return told if isinstance(told, dict) else None, None
 
 
 COMMANDS = (run, handle, status)

@@ -145,7 +145,9 @@ class Consumer:
             try:
                 queue = self._opened()
                 keeps = queue.keeps
-                found = queue.receive(min(room, queue.most), self._poll)
+                # The first answer says that all is well: nobody should wait a whole poll for that.
+                wait = self._poll if self.ready.is_set() else min(self._poll, 1.0)
+                found = queue.receive(min(room, queue.most), wait)
             except SyncAgentError as reason:
                 self._fell(reason, "receive")
                 if not keeps:
@@ -335,8 +337,8 @@ class Consumer:
             _log.error("message %s of %s cannot be kept: %s", message.id, self.url, error)
             return False
         _log.error(
-            "message %s of %s is given up after %d deliveries: %s",
-            message.id, self.url, max(message.attempts, self._attempts), type(reason).__name__,
+            "message %s of %s is given up after %d deliveries: %s: %s",
+            message.id, self.url, max(message.attempts, self._attempts), type(reason).__name__, without_keys(reason),
         )  # fmt: skip
         for dataset, key in places:
             with contextlib.suppress(SyncAgentError):

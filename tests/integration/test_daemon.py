@@ -456,7 +456,7 @@ def test_a_bucket_that_does_not_answer_loses_nothing(
 
 @pytest.mark.usefixtures("quick")
 def test_a_message_that_is_no_event_is_kept_and_given_up(
-    place: Place, aws_rig: AwsRig, sqlite: str, tmp_path: Path
+    place: Place, aws_rig: AwsRig, sqlite: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     send(aws_rig, place.name, "this is no event")
     place.put("good")
@@ -468,12 +468,14 @@ def test_a_message_that_is_no_event_is_kept_and_given_up(
     (letter,) = (tmp_path / "home/dead-letters").iterdir()
     told = json.loads(letter.read_text())
     assert (told["body"], told["error"], told["attempts"]) == ("this is no event", "BadEvent", 3)
+    (line,) = (one.getMessage() for one in caplog.records if "is given up" in one.getMessage())
+    assert line.endswith(f"after 3 deliveries: BadEvent: {told['reason']}")
     assert letter.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_key_that_cannot_be_settled_goes_to_the_quarantine_and_comes_out(
-    place: Place, aws_rig: AwsRig, sqlite: str, tmp_path: Path
+    place: Place, aws_rig: AwsRig, sqlite: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A key that no store can hold never works. One that does work again leaves the quarantine."""
     impossible = "k" * 2000
@@ -488,6 +490,8 @@ def test_a_key_that_cannot_be_settled_goes_to_the_quarantine_and_comes_out(
         until(lambda: [one.key for one in place.agent.catalog.quarantined(place.dataset.id)] == [impossible])
     (letter,) = (tmp_path / "home/dead-letters").iterdir()
     assert impossible in letter.read_text()
+    assert "is given up after 2 deliveries: InvalidInput: " in caplog.text
+    assert impossible not in caplog.text, "no log tells a key"
 
 
 def test_two_daemons_on_one_queue_do_each_key_once(place: Place, sqlite: str) -> None:
@@ -942,6 +946,44 @@ def test_status_knows_what_the_daemon_follows(
     Path("syncagent.toml").write_text(f'[run]\nlisten = "{address}"\n')
     assert command(["status"]) == 0
     assert "no daemon" not in capsys.readouterr().err
+
+
+def test_status_says_when_the_daemon_does_not_take_its_token(
+    place: Place,
+    sqlite: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from syncagent.cli import run as command
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SYNCAGENT_CATALOG", sqlite)
+    with running(settings_of(sqlite, {place.name: {"queue": place.queue}})) as run:
+        text = f'[datasets."{place.name}"]\nqueue = "{place.queue}"\n[run]\nlisten = "{run.address}"\n'
+        Path("syncagent.toml").write_text(f'{text}token = "wrong"\n')
+        command(["status"])
+        told = capsys.readouterr().err
+        assert (
+            f"the daemon at {run.address} does not take this token; set run.token or SYNCAGENT_HOME" in told
+        )
+        assert "no daemon answers" not in told
+        Path("syncagent.toml").write_text(text)
+        command(["status"])
+        told = capsys.readouterr().err
+        assert (
+            f"the daemon at {run.address} cannot be asked: there is no token in {tmp_path}/home/run.token"
+            in told
+        )
+
+
+def test_an_idle_queue_is_ready_before_a_whole_poll_has_passed(sqlite: str, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with Agent(load(catalog=sqlite)) as agent:
+        agent.resolve(str(tmp_path / "photos"), name="photos", create=True)
+    follow = {"photos": {"queue": f"watch://{tmp_path}/photos", "sweep": "off"}}
+    with running(settings_of(sqlite, follow, poll=8)) as run:
+        until(lambda: run.get("/healthz", None).status_code == 200, 5)
 
 
 def test_settings_that_are_wrong_are_told_in_one_line(sqlite: str, tmp_path: Path) -> None:
