@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 from syncagent.agent import Agent
 from syncagent.cli import run
+from syncagent.cli.daemon import handle
 from syncagent.config import load
 from syncagent.daemon.letters import DeadLetters
 from syncagent.daemon.schedule import Schedule
@@ -53,6 +55,16 @@ def test_handle_settles_what_a_payload_names(
     first, last = map(json.loads, capsys.readouterr().out.splitlines())
     assert first["action"] == "removed"
     assert last["handled"]["settled"] == {"removed": 1}
+
+
+def test_the_docs_name_whomever_handle_takes_events_from() -> None:
+    page = (Path(__file__).parents[2] / "docs/events.md").read_text()
+    line = next(line for line in page.splitlines() if "handle event.json --from" in line)
+    (choice,) = (one for one in handle.params if one.name == "provider")
+    assert isinstance(choice.type, click.Choice)
+    assert [
+        name for name in choice.type.choices if f"`{name}`" not in line and f"--from {name}`" not in line
+    ] == []
 
 
 def test_handle_tells_what_is_outside_and_what_is_ignored(
