@@ -26,7 +26,7 @@ lint: .venv/.ready
 
 # Two workers must collect the same names, and some tests are named by sets: hence the fixed seed.
 test: lint rigs
-	@PYTHONHASHSEED=0 $(PY) -m pytest -n 2
+	@PYTHONHASHSEED=0 $(PY) -m pytest -n 3 --dist worksteal
 
 bench: .venv/.ready rigs
 	@scripts/rclone.sh

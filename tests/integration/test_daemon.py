@@ -393,7 +393,7 @@ def test_a_catalog_that_fails_loses_nothing(
 ) -> None:
     monkeypatch.setenv("DTLPY_USERNAME", EMAIL)
     monkeypatch.setenv("DTLPY_PASSWORD", PASSWORD)
-    monkeypatch.setitem(Session.__init__.__kwdefaults__ or {}, "timeout", 1.0 if fault == "hang" else 60.0)
+    monkeypatch.setitem(Session.__init__.__kwdefaults__ or {}, "timeout", 0.2 if fault == "hang" else 60.0)
     failing = threading.Event()
     answers: dict[str, Answer] = {
         "429": (429, {"Retry-After": "0"}, b"{}"), "500": (500, {}, b"{}"), "503": (503, {}, b""),
@@ -409,7 +409,7 @@ def test_a_catalog_that_fails_loses_nothing(
 
             def meddle(request: Request) -> Answer | None:
                 if failing.is_set() and fault == "hang":
-                    time.sleep(1.5)
+                    time.sleep(0.4)
                 return answers.get(fault, DROP) if failing.is_set() else None
 
             catalog.meddle = meddle
