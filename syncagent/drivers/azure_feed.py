@@ -199,8 +199,9 @@ class ChangeFeedQueue:
         try:
             yield
         except exceptions.HttpResponseError as error:
-            if error.response is not None:
-                error.response.internal_response.close()  # of a download, its connection is still open
+            answer: Any = error.response
+            if answer is not None:
+                answer.internal_response.close()  # of a download, its connection is still open
             status = error.status_code or 0
             if status == 404:
                 raise NotFound(
