@@ -130,6 +130,7 @@ class Consumer:
 
     def _receive(self, *, first: bool) -> None:
         """One thread waits for messages; the others help while there are many. A queue's requests cost money."""
+        missed = keeps = True
         while not self._stopping.is_set():
             if self._paused() or (not first and not self._busy.wait(_IDLE_SECONDS)):
                 continue
@@ -141,7 +142,6 @@ class Consumer:
                 room = self._in_flight - len(self._held)
             if self._stopping.is_set():
                 return
-            keeps = True
             try:
                 queue = self._opened()
                 keeps = queue.keeps
@@ -150,8 +150,7 @@ class Consumer:
                 found = queue.receive(min(room, queue.most), wait)
             except SyncAgentError as reason:
                 self._fell(reason, "receive")
-                if not keeps:
-                    self._lost()
+                missed = True
                 continue
             except Exception as bug:  # a thread that died in silence would be the worst of all
                 _log.exception("receiving from %s failed", self.url)
@@ -159,6 +158,10 @@ class Consumer:
                 self._pause()
                 continue
             self.ready.set()
+            if missed and not found:
+                missed = False
+                if not keeps:  # it is watched from now on, and nobody tells what happened before
+                    self._lost()
             if found:
                 self._busy.set()
             elif first:

@@ -36,7 +36,6 @@ _WITH_QUEUE, _WITHOUT = "24h", "15m"
 _REQUESTS_SECONDS = 10.0
 _STEP = 0.2
 _AGAIN_SECONDS = 5.0
-_WATCHING_SECONDS = 1.0
 
 
 class _Work:
@@ -56,11 +55,6 @@ class _Work:
                     parser(queue.provider)
                 queue.close()
                 names = [name for name, told in settings.datasets.items() if told.queue == url]
-                if not queue.keeps:
-                    for plan in self._plans:
-                        if plan.name in names and plan.schedule.text != "off":
-                            # When it is watched: what happened before is found by a sweep.
-                            plan.now, plan.not_before = True, time.time() + _WATCHING_SECONDS
                 mirror = Mirror(self.agent)
                 self.mirrors.append(mirror)
                 self.consumers.append(

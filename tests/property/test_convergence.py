@@ -39,7 +39,7 @@ from tests.rigs.served import EMAIL, PASSWORD, BadNetwork, Served
 
 SEEDS = 60
 """Schedules for each of the eight kinds of world."""
-SEEDS_AFAR = 10
+SEEDS_AFAR = 6
 """The same, over HTTP."""
 KEYS = "ab"
 NUMBERS = itertools.count()
@@ -412,7 +412,7 @@ def test_through_the_functions_the_catalog_becomes_the_bucket(
 def test_through_the_functions_the_catalog_afar_becomes_the_bucket(
     afar: Store, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    converge(afar, world, SEEDS_AFAR // 3, monkeypatch, through_functions)
+    converge(afar, world, SEEDS_AFAR // 2, monkeypatch, through_functions)
 
 
 @pytest.mark.parametrize("functions", [False, True], ids=["settle", "functions"])
