@@ -394,7 +394,20 @@ def test_a_catalog_that_fails_loses_nothing(
 ) -> None:
     monkeypatch.setenv("DTLPY_USERNAME", EMAIL)
     monkeypatch.setenv("DTLPY_PASSWORD", PASSWORD)
-    monkeypatch.setitem(Session.__init__.__kwdefaults__ or {}, "timeout", 0.2 if fault == "hang" else 60.0)
+    sessions: list[Session] = []
+    real = Session.__init__
+
+    def noted(self: Session, *args: Any, **options: Any) -> None:
+        real(self, *args, **options)
+        sessions.append(self)
+
+    monkeypatch.setattr(Session, "__init__", noted)
+
+    def patience(seconds: float) -> None:
+        """Of the daemon: the test's own session is the first."""
+        for session in sessions[1:]:
+            session._http.timeout = httpx.Timeout(seconds)
+
     failing = threading.Event()
     answers: dict[str, Answer] = {
         "429": (429, {"Retry-After": "0"}, b"{}"), "500": (500, {}, b"{}"), "503": (503, {}, b""),
@@ -410,15 +423,17 @@ def test_a_catalog_that_fails_loses_nothing(
 
             def meddle(request: Request) -> Answer | None:
                 if failing.is_set() and fault == "hang":
-                    time.sleep(0.4)
+                    time.sleep(0.6)
                 return answers.get(fault, DROP) if failing.is_set() else None
 
             catalog.meddle = meddle
             failing.set()
+            patience(0.3 if fault == "hang" else 60.0)
             place.put("a", "b")
             place.client.delete_object(Bucket=name, Key="before")
             until(lambda: run.figure("syncagent_messages_total", queue=place.queue, result="again") > 0, 40)
             failing.clear()
+            patience(60.0)
             until(lambda: place.keys() == ["a", "b"], 40)
             until(lambda: waiting(place.queue) == 0, 40)
             assert run.figure("syncagent_dead_letters") == 0
