@@ -156,6 +156,7 @@ class Consumer:
                 _log.exception("receiving from %s failed", self.url)
                 self._metrics.errors.labels(self.url, type(bug).__name__).inc()
                 self._pause()
+                missed = True
                 continue
             self.ready.set()
             if missed and not found:

@@ -19,7 +19,7 @@ from syncagent.tracing import span
 
 if TYPE_CHECKING:
     from syncagent.agent import Agent
-    from syncagent.catalog import Dataset, Run
+    from syncagent.catalog import Dataset
 
 _log = logging.getLogger("syncagent.daemon")
 _LOOK_SECONDS = 1.0
@@ -104,10 +104,16 @@ class Sweeper:
             # Until then nothing has to be asked, unless the clock is set.
             plan.not_before = min(due or now + _AGAIN_SECONDS, now + _AGAIN_SECONDS)
             return
-        plan.not_before, plan.now = 0.0, False
-        self._sweep(plan, dataset, first=not any(run.state == "done" for run in ended))
+        wanted, plan.not_before, plan.now = plan.now, 0.0, False
+        swept = False
+        try:
+            swept = self._sweep(plan, dataset, first=not any(run.state == "done" for run in ended))
+        finally:
+            if not swept:  # the schedule alone would put it off for a day
+                plan.now = plan.now or wanted
 
-    def _sweep(self, plan: Plan, dataset: Dataset, *, first: bool) -> None:
+    def _sweep(self, plan: Plan, dataset: Dataset, *, first: bool) -> bool:
+        """Whether it went to its end."""
         began, last = time.monotonic(), Report()
 
         def on_progress(report: Report) -> None:
@@ -127,12 +133,12 @@ class Sweeper:
                 note(listed=report.listed, differences=report.drift, failed=report.failed)
         except _Stopped:
             self._metrics.swept(plan.name, "interrupted", None, None)
-            return
+            return False
         except Conflict as other:
             self._metrics.sweep(plan.name, state="elsewhere")
             plan.not_before = time.time() + _AGAIN_SECONDS
             _log.info("%s: %s", plan.name, other)
-            return
+            return False
         except SyncAgentError:
             self._metrics.swept(plan.name, "failed", last, None)
             raise
@@ -151,6 +157,7 @@ class Sweeper:
             "sweep", extra={"fields": {"dataset": plan.name, "run": report.run, "drift": drift, "listed": report.listed, "seconds": round(report.seconds, 1), "failed": report.failed}},
         )  # fmt: skip
         self._after(dataset)
+        return True
 
     def _after(self, dataset: Dataset) -> None:
         """What follows a sweep: the dataset's own files, and media facts where they are wanted."""
@@ -164,9 +171,3 @@ def _unix(stamp: str) -> float:
         at = datetime.fromisoformat(stamp)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     return 0.0
-
-
-def last_drift(runs: list[Run]) -> int | None:
-    """The drift of the newest finished run of some, newest first; None where that was the first, or there is none."""
-    done = [run for run in runs if run.state == "done"]
-    return done[0].report.drift if len(done) > 1 else None

@@ -160,11 +160,12 @@ class Teller:
         """End after what is in hand; whether that was in time."""
         until = time.monotonic() + seconds
         self._stopping.set()
-        threads = [self._thread, *self._telling.values()]
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(max(0.0, until - time.monotonic()))
-        return not any(thread.is_alive() for thread in threads)
+        if self._thread.ident is not None:
+            self._thread.join(seconds)  # from then on no thread is added
+        telling = list(self._telling.values())
+        for thread in telling:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in [self._thread, *telling])
 
     def _run(self) -> None:
         """Sees to it that each webhook has its thread."""

@@ -16,10 +16,13 @@ from syncagent.cli import run
 from syncagent.cli.daemon import handle
 from syncagent.config import load
 from syncagent.daemon.letters import DeadLetters
+from syncagent.daemon.metrics import Metrics
 from syncagent.daemon.schedule import Schedule
+from syncagent.daemon.sweeper import Plan, Sweeper
 from syncagent.drivers.queues import Message
-from syncagent.errors import ConfigError, SyncAgentError
+from syncagent.errors import ConfigError, SyncAgentError, Transient
 from syncagent.handlers.events import BadEvent
+from syncagent.reconcile import Reconciler
 from tests.rigs.fake_http import FakeHttp
 
 
@@ -197,6 +200,25 @@ def test_a_webhook_is_set_listed_tested_and_removed(
     assert run(["webhook", "rm", "photos"]) == 0
     assert run(["webhook", "ls"]) == 0
     assert "example.com" not in capsys.readouterr().out
+
+
+def test_a_sweep_that_is_wanted_at_once_stays_wanted_until_it_went_well(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Agent(load()) as agent:
+        plan = Plan("photos", Schedule("24h"))
+        sweeper = Sweeper(agent, [plan], Metrics())
+        sweeper.soon(["photos"])
+        with monkeypatch.context() as away:
+            away.setattr(
+                Reconciler, "sweep", lambda *_, **__: (_ for _ in ()).throw(Transient("the bucket is away"))
+            )
+            with pytest.raises(Transient):
+                sweeper._if_due(plan)
+        assert plan.now, "the schedule alone would put it off for a day"
+        sweeper._if_due(plan)
+        assert not plan.now
+        assert [run.state for run in agent.catalog.runs()] == ["done", "done"]
 
 
 # -- schedules -----------------------------------------------------------------------------------
