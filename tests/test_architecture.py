@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"reconcile"},
     {"ingest"},
     {"agent"},
-    {"handlers"},  # below the daemon and the CLI, which settle events as the functions do
+    {"handlers", "packaging"},  # below the daemon and the CLI, which settle events as the functions do
     {"cli", "server", "daemon"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

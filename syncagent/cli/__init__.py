@@ -18,6 +18,7 @@ from syncagent.cli import (
     ingest,
     labelling,
     mirror,
+    package,
     records,
     serve,
     upkeep,
@@ -46,7 +47,7 @@ _PATHS = {
 """Exit codes of paths that cannot be read or written."""
 _OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
-for _module in (mirror, browse, ingest, download, labelling, records, upkeep, doctor, serve, daemon, webhook):
+for _module in (mirror, browse, ingest, download, labelling, records, upkeep, doctor, serve, daemon, webhook, package):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

@@ -1,0 +1,111 @@
+"""A function's archive: what a handler needs for its cloud, its Python and its machine, and nothing else.
+
+The same input gives the same bytes. No machine of the target's kind is needed: wheels are chosen by their tags.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from syncagent.packaging.archive import write_zip
+from syncagent.packaging.bom import bill_of_materials
+from syncagent.packaging.bytecode import add_bytecode
+from syncagent.packaging.code import own_files
+from syncagent.packaging.targets import Target
+from syncagent.packaging.wheels import fetch, pinned, unpack
+
+__all__ = ["Package", "Target", "package"]
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """What `package` wrote."""
+
+    archive: Path
+    template: Path
+    bom: Path
+    """CycloneDX 1.6, JSON."""
+    checksums: Path
+    """Of the three others, as ``sha256sum --check`` reads it."""
+    sha256: str
+    """Of the archive."""
+    size: int
+    """Of the archive, in bytes."""
+    unpacked: int
+    """Of its files, in bytes."""
+    packages: int
+    bytecode: str | None
+    """The Python that compiled the archive's files, or None: then the function compiles them at each cold start."""
+
+
+def package(
+    target: Target, out: Path, *, labels: bool = False, on_step: Callable[[str], None] = lambda _: None
+) -> Package:
+    """Build a function's archive, and the template that deploys it.
+
+    :param out: a folder; files of the same names are replaced.
+    :param labels: also what reads label and metadata files.
+    :param on_step: told what is being done.
+    :raises ConfigError: pip is missing, or a package has no wheel for the target.
+    :raises Transient: the packages cannot be fetched.
+    """
+    cloud = target.cloud
+    names = ["requirements.txt", *(["requirements-labels.txt"] if labels else [])]
+    requirements = pinned([cloud.folder / name for name in names], target)
+    with TemporaryDirectory(prefix="syncagent-package-") as scratch:
+        on_step(f"fetching {len(requirements)} packages")
+        wheels = fetch(requirements, target, Path(scratch) / "wheels")
+        on_step("packing")
+        files: dict[str, bytes] = {name: (cloud.folder / name).read_bytes() for name in cloud.entry}
+        ours = {f"syncagent/{name}": data for name, data in own_files(cloud, labels=labels).items()}
+        bytecode = None
+        if cloud.installs:  # the cloud's build installs the wheels
+            files["requirements.txt"] = "".join(f"{one.line}\n" for one in requirements).encode()
+            files |= {f"wheels/{one.path.name}": one.path.read_bytes() for one in wheels}
+            files |= ours
+        else:
+            tree = {**unpack(wheels, cloud), **ours}
+            files |= {cloud.below + name: data for name, data in tree.items()}
+            bytecode = add_bytecode(files, target)
+    out.mkdir(parents=True, exist_ok=True)
+    archive = out / f"syncagent-{cloud.name}.zip"
+    write_zip(archive, files)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    template = out / cloud.template
+    template.write_text(_template(target), encoding="utf-8")
+    bom = out / f"syncagent-{cloud.name}.cdx.json"
+    bom.write_text(bill_of_materials(archive.name, digest, wheels, target, bytecode), encoding="utf-8")
+    sums = out / f"syncagent-{cloud.name}.sha256"
+    sums.write_text(
+        "".join(
+            f"{hashlib.sha256(one.read_bytes()).hexdigest()}  {one.name}\n"
+            for one in (archive, template, bom)
+        )
+    )
+    return Package(
+        archive,
+        template,
+        bom,
+        sums,
+        digest,
+        archive.stat().st_size,
+        sum(map(len, files.values())),
+        len(wheels),
+        bytecode,
+    )
+
+
+def _template(target: Target) -> str:
+    """The cloud's template, with the Python and the machine of this archive as its defaults."""
+    text = (target.cloud.folder / target.cloud.template).read_text(encoding="utf-8")
+    for pattern, value in target.defaults().items():
+        found = list(re.finditer(pattern, text))
+        if len(found) != 1:
+            raise AssertionError(f"{target.cloud.template} has {len(found)} places like {pattern}")
+        text = text[: found[0].end(1)] + value + text[found[0].start(2) :]
+    return text

@@ -1,0 +1,57 @@
+"""Compiled files beside their sources: a function that finds none compiles all it imports at every cold start."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from syncagent.packaging.targets import Target
+
+_COMPILE = """
+import compileall, platform, sys
+compileall.compile_dir(sys.argv[1], quiet=2, force=True, stripdir=sys.argv[1], invalidation_mode=__import__("py_compile").PycInvalidationMode.UNCHECKED_HASH)
+print(platform.python_version())
+"""
+
+
+def add_bytecode(files: dict[str, bytes], target: Target) -> str | None:
+    """Compile every source, with a Python of the target's version if this machine has one.
+
+    :return: its full version, or None: nothing was compiled.
+    """
+    python = _python(target)
+    if python is None:
+        return None
+    with TemporaryDirectory(prefix="syncagent-compile-") as scratch:
+        folder = Path(scratch)
+        for name, data in files.items():
+            if name.endswith(".py"):
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+        # What it writes may hang on the order of sets, and on variables of this shell's.
+        told = subprocess.run(  # noqa: S603
+            [python, "-I", "-S", "-c", _COMPILE, str(folder)], capture_output=True, text=True, check=False, env={"PYTHONHASHSEED": "0"},
+        )  # fmt: skip
+        if told.returncode:
+            return None
+        for path in folder.rglob("*.pyc"):
+            files[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return told.stdout.strip()
+
+
+def _python(target: Target) -> str | None:
+    """A Python of exactly the target's version: bytecode of another is not read."""
+    if sys.version_info[:2] == target.version and sys.implementation.name == "cpython":
+        return sys.executable
+    found = shutil.which(f"python{target.python}")
+    if found is None:
+        return None
+    told = subprocess.run(  # noqa: S603
+        [found, "-I", "-c", "import sys; print(sys.implementation.name, *sys.version_info[:2])"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return found if told.stdout.split() == ["cpython", *target.python.split(".")] else None
