@@ -59,3 +59,9 @@ if ! command -v chromium >/dev/null 2>&1 && ! command -v chromium-browser >/dev/
     echo "the tests of the page need a browser: install chromium (Debian: apt-get install chromium)" >&2
   fi
 fi
+# Lambda's own runtime client, and nothing else: what it runs has to bring everything along.
+ric=4.2.2
+environment ric "$ric" "awslambdaric==$ric"
+# What AWS's users type, what checks their templates, and an AWS that takes them.
+lint=1.58.0 awscli=1.46.3 moto=5.2.5
+environment aws "$lint $awscli $moto" "cfn-lint==$lint" "awscli==$awscli" "moto[server]==$moto"
