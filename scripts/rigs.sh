@@ -63,5 +63,5 @@ fi
 ric=4.2.2
 environment ric "$ric" "awslambdaric==$ric"
 # What AWS's users type, what checks their templates, and an AWS that takes them.
-lint=1.58.0 awscli=1.46.3 moto=5.2.5
-environment aws "$lint $awscli $moto" "cfn-lint==$lint" "awscli==$awscli" "moto[server]==$moto"
+lint=1.58.0 awscli=1.46.3 moto=5.2.5 bom=11.12.0
+environment aws "$lint $awscli $moto $bom" "cfn-lint==$lint" "awscli==$awscli" "moto[server]==$moto" "cyclonedx-python-lib[json-validation]==$bom"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from syncagent.ingest.probing import Probed
     from syncagent.ingest.upload import Target, Uploader
     from syncagent.reconcile import Reconciler
+
+
+_log = logging.getLogger(__name__)
 
 
 class Agent:
@@ -165,8 +169,13 @@ class Agent:
         # The files' readers are loaded where a dataset has such files, and nowhere else.
         if not self.catalog.labels.settings(dataset.id).get("sources"):
             return None
-        from syncagent.ingest.follow import Follower
-
+        try:
+            from syncagent.ingest.follow import Follower
+        except ModuleNotFoundError as missing:
+            if not (missing.name or "").startswith("syncagent."):
+                raise
+            _log.warning("label files are left to the next sweep: this package is without --labels")
+            return None
         bucket = self.bucket(dataset.driver)
         try:
             return Follower(self.catalog.labels, dataset.id, bucket).catch_up(keys)

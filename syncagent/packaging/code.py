@@ -11,13 +11,15 @@ from syncagent.packaging.targets import Cloud
 PACKAGE = Path(__file__).parents[1]
 _NEVER = ("cli", "daemon", "packaging", "server")
 _LABELS = "ingest"
-_LABEL_MODULES = ("ingest.follow",)
+_READERS = "ingest/formats"  # loaded by name, when a dataset has such files
 
 
 def own_files(cloud: Cloud, *, labels: bool) -> dict[str, bytes]:
     """Files by path below ``syncagent/``."""
     left_out = _NEVER if labels else (*_NEVER, _LABELS)
-    todo, found = [*cloud.modules, *(_LABEL_MODULES if labels else ())], dict[str, Path]()
+    todo, found = list(cloud.modules), dict[str, Path]()
+    if labels:
+        todo += [f"{_READERS.replace('/', '.')}.{path.stem}" for path in (PACKAGE / _READERS).glob("*.py")]
     while todo:
         name = todo.pop()
         path = _file(name)
