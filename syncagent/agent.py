@@ -18,7 +18,7 @@ from syncagent.catalog import Dataset, Store, open_catalog
 from syncagent.drivers import Bucket, describe, open_bucket, parse_url
 from syncagent.drivers.secrets import read_secret
 from syncagent.errors import ConfigError, NotFound, SyncAgentError, Unsupported
-from syncagent.model import DriverSpec
+from syncagent.model import DriverSpec, Integration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from syncagent.catalog.rest import Session
     from syncagent.catalog.sql.webhooks import Webhooks
     from syncagent.config import Settings
+    from syncagent.drivers.wiring import Target as Wanted
+    from syncagent.drivers.wiring import Wiring
     from syncagent.ingest.download import Downloader
     from syncagent.ingest.follow import Followed, Following
     from syncagent.ingest.origin import Origin
@@ -84,6 +86,12 @@ class Agent:
             raise ConfigError(
                 "the dataset has no bucket: its items were uploaded", hint="name another dataset"
             )
+        bucket = open_bucket(spec, self._integration(spec))
+        self._buckets.append(bucket)
+        return bucket
+
+    def _integration(self, spec: DriverSpec) -> Integration | None:
+        """The credentials that a driver's record names; None for the cloud's own chain."""
         integration = self.catalog.integration(spec.integration) if spec.integration else None
         if integration is not None and not integration.options:
             raise Unsupported(
@@ -91,9 +99,16 @@ class Agent:
                 resource=integration.name,
                 hint="leave --integration out, and give this machine its own, as for the cloud's command line",
             )
-        bucket = open_bucket(spec, integration)
-        self._buckets.append(bucket)
-        return bucket
+        return integration
+
+    def wiring(self, dataset: Dataset, target: Wanted) -> Wiring:
+        """What makes the events of a dataset's bucket come to a queue or a function. Close it at the end.
+
+        :raises ConfigError: the dataset's store tells of no events, or not in that way.
+        """
+        from syncagent.drivers.wiring import open_wiring
+
+        return open_wiring(dataset.driver, target, self._integration(dataset.driver))
 
     def shut(self, bucket: Bucket) -> None:
         """Close a bucket before the end: whoever runs for months opens many."""

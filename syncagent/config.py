@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Iterable
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syncagent.errors import ConfigError
 
@@ -31,6 +31,14 @@ class Follow(BaseModel):
     """URL of the queue that its bucket's events go to. Several datasets may name one queue."""
     integration: str | None = None
     """Stored credentials for the queue; default the SDK's own chain."""
+    bind: Literal["queue", "function", "eventbridge", "pubsub", "eventgrid"] | None = None
+    """Where ``syncagent bind`` makes the bucket's events go: its ``--to``; default ``queue``."""
+    function: str | None = None
+    """With ``bind = "function"``: which one, as its ``--function`` has it."""
+    service_account: str | None = None
+    """Whom a push on Google is signed for."""
+    dead_letter: str | None = None
+    """Container on Azure for what Event Grid could not deliver."""
     sweep: str | None = None
     """``6h``, a cron line in UTC, or ``off``. Default: ``24h`` with a queue, ``15m`` without one."""
     max_deletes: int | None = Field(default=None, ge=0)
@@ -64,12 +72,14 @@ class Run(BaseModel):
 _TABLES: dict[str, type[BaseModel]] = {"run": Run, "datasets": Follow}
 
 
-class Settings(BaseSettings):
+_PLATFORMS = {"dataset_id", "dtlpy_username", "dtlpy_password"}
+"""Settings whose variables have the names that the platform's own client gives them."""
+
+
+class Settings(BaseModel):
     """Everything that can be set. Each has a ``SYNCAGENT_…`` variable of the same name, unless it names its own."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="SYNCAGENT_", extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     catalog: str = Field(default_factory=lambda: f"sqlite:///{home() / 'catalog.db'}")
     secret_key: SecretStr | None = None
@@ -78,11 +88,11 @@ class Settings(BaseSettings):
     """Default: beside the catalog, made on first use with mode 0600."""
     catalog_timeout: float = Field(default=30.0, ge=0)
     """Seconds to wait for another process's write."""
-    dataset_id: str | None = Field(default=None, validation_alias="dataset_id")
+    dataset_id: str | None = None
     """The one dataset of a ``dataloop+https://`` catalog to work on; its variable is ``DATASET_ID``."""
-    dtlpy_username: str | None = Field(default=None, validation_alias="dtlpy_username")
+    dtlpy_username: str | None = None
     """The account for a ``dataloop+https://`` catalog; its variable is ``DTLPY_USERNAME``."""
-    dtlpy_password: SecretStr | None = Field(default=None, validation_alias="dtlpy_password")
+    dtlpy_password: SecretStr | None = None
     """Of that account; its variable is ``DTLPY_PASSWORD``."""
     max_deletes: int | None = Field(default=None, ge=0)
     """Items that one sweep may remove; default the larger of 1,000 and 10 % of the dataset."""
@@ -117,11 +127,10 @@ def load(path: Path | None = None, **options: Any) -> Settings:
     found = named or next((file.expanduser() for file in _FILES if file.expanduser().is_file()), None)
     given = {name: value for name, value in options.items() if value is not None}
     from_file = _read(found) if found else {}
-    for name in list(from_file):
-        if os.environ.get(_variable(name)):
-            del from_file[name]
+    from_environment = _environment()
+    from_file = {name: value for name, value in from_file.items() if name not in from_environment}
     try:
-        return Settings(**{**from_file, **given})
+        return Settings(**{**from_file, **from_environment, **given})
     except ValidationError as error:
         first = error.errors()[0]
         top, *below = map(str, first["loc"])
@@ -140,9 +149,25 @@ def load(path: Path | None = None, **options: Any) -> Settings:
         raise ConfigError(f"{name}: {first['msg']}", resource=name, hint=f"see {page}") from None
 
 
+def _environment() -> dict[str, Any]:
+    """What variables say; an empty one says nothing. Tables are JSON objects."""
+    found: dict[str, Any] = {}
+    for name in Settings.model_fields:
+        text = os.environ.get(variable := _variable(name))
+        if text and name in _TABLES:
+            try:
+                found[name] = json.loads(text)
+            except ValueError as error:
+                raise ConfigError(
+                    f"{variable} is no JSON object", resource=variable, hint="see docs/events.md"
+                ) from error
+        elif text:
+            found[name] = text
+    return found
+
+
 def _variable(name: str) -> str:
-    field = Settings.model_fields.get(name)
-    return name.upper() if field and field.validation_alias else f"SYNCAGENT_{name.upper()}"
+    return name.upper() if name in _PLATFORMS else f"SYNCAGENT_{name.upper()}"
 
 
 def _read(path: Path) -> dict[str, Any]:

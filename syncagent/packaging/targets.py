@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,8 @@ class Cloud:
     """Whether the cloud's build installs the packages; else they are unpacked here."""
     unused: tuple[str, ...] = ()
     """Regular expressions of files in packages that no handler opens, and that are large."""
+    trims: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
+    """By a file in packages, what keeps of it what a handler asks for: large tables cost memory and time at every start."""
     defaults: Mapping[str, str] = field(default_factory=dict)
     """By a regular expression of the template with two groups, the text that goes between them."""
 
@@ -47,6 +50,19 @@ class Cloud:
     def folder(self) -> Path:
         """``deploy/NAME``."""
         return DEPLOY / self.name
+
+
+_AWS_SERVICES = ("s3", "secretsmanager", "sts")
+"""What a handler calls: the bucket, the secret, and what hands out credentials of another role."""
+
+
+def _endpoints(data: bytes) -> bytes:
+    """botocore's table of endpoints, of those services."""
+    told = json.loads(data)
+    for partition in told["partitions"]:
+        services = partition["services"]
+        partition["services"] = {name: services[name] for name in _AWS_SERVICES if name in services}
+    return json.dumps(told, separators=(",", ":")).encode()
 
 
 AWS = Cloud(
@@ -57,11 +73,12 @@ AWS = Cloud(
     template="template.yaml",
     modules=("handlers.aws", "drivers.s3", "drivers.s3_secrets"),
     archs=("arm64", "x86_64"),
-    # botocore describes 400 services, and a handler uses four.
+    # botocore describes 400 services.
     unused=(
-        r"botocore/data/(?!(s3|sts|sso|sso-oidc|secretsmanager)/|[\w-]+\.json)",
+        rf"botocore/data/(?!({'|'.join(_AWS_SERVICES)})/|[\w-]+\.json)",
         r"boto3/(data|examples)/",
     ),
+    trims={"botocore/data/endpoints.json": _endpoints},
     defaults={
         r"(\n  Python:\n    Type: String\n    Default: ').*(')": "{python}",
         r"(\n  Architecture:\n    Type: String\n    Default: ).*(\n)": "{arch}",

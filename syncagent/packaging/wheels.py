@@ -150,7 +150,7 @@ def unpack(wheels: Iterable[Wheel], cloud: Cloud) -> Mapping[str, bytes]:
                     raise ConfigError(
                         f"{wheel.path.name} holds a path outside of itself", resource=wheel.name
                     )
-                data = opened.read(member)
+                data = cloud.trims.get(name, bytes)(opened.read(member))
                 if files.setdefault(name, data) != data:
                     raise ConfigError(f"two packages have a file {name}", resource=wheel.name)
     return files
