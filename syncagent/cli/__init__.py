@@ -11,6 +11,7 @@ import traceback
 import click
 
 from syncagent.cli import (
+    bind,
     browse,
     daemon,
     doctor,
@@ -47,7 +48,9 @@ _PATHS = {
 """Exit codes of paths that cannot be read or written."""
 _OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
-for _module in (mirror, browse, ingest, download, labelling, records, upkeep, doctor, serve, daemon, webhook, package):
+for _module in (
+    mirror, browse, ingest, download, labelling, records, upkeep, doctor, serve, daemon, bind, webhook, package,
+):  # fmt: skip
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

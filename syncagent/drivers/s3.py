@@ -228,6 +228,14 @@ class S3Driver:
             )
         return url
 
+    def region(self) -> str:
+        """The bucket's region: the URL's, or as S3 tells it.
+
+        :raises SyncAgentError: there is no such bucket, or S3 cannot be asked.
+        """
+        with self._translated("list", self._bucket):
+            return self._spec.region or str(self._client().meta.region_name)
+
     def close(self) -> None:
         """See `Driver.close`."""
         with self._lock:

@@ -1,4 +1,4 @@
-"""Pub/Sub as far as a subscriber needs it, over gRPC under the real client: no registry has Google's emulator."""
+"""Pub/Sub as far as a subscriber and a wiring need it, over gRPC under the real client: no registry has Google's emulator."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class PubSub:
         self.subscriptions: dict[str, Any] = {}
         self.waiting: dict[str, list[list[Any]]] = {}
         """Of each subscription: when it may be handed out, how often it was, the handle, the message."""
+        self.policies: dict[str, Any] = {}
+        """Who may do what with a topic or a subscription, by its path."""
         self.numbers = itertools.count(1)
         self.server: Any = None
         self.port = 0
@@ -114,30 +116,109 @@ class PubSub:
             self.changed.notify_all()
         return _empty()
 
+    # -- what wiring asks for ------------------------------------------------------------------------
+
+    def create_topic(self, request: Any, context: Any) -> Any:
+        if request.name in self.topics:
+            _exists(context)
+        self.topics[request.name] = request
+        return request
+
+    def delete_topic(self, request: Any, context: Any) -> Any:
+        if self.topics.pop(request.topic, None) is None:
+            _missing(context)
+        for one in self.subscriptions.values():
+            if one.topic == request.topic:
+                one.topic = "_deleted-topic_"
+        self.policies.pop(request.topic, None)
+        return _empty()
+
+    def list_topic_subscriptions(self, request: Any, context: Any) -> Any:
+        from google.pubsub_v1 import types
+
+        found = [path for path, one in self.subscriptions.items() if one.topic == request.topic]
+        return types.ListTopicSubscriptionsResponse(subscriptions=found)
+
+    def create_subscription(self, request: Any, context: Any) -> Any:
+        if request.name in self.subscriptions:
+            _exists(context)
+        if request.topic not in self.topics:
+            _missing(context)
+        with self.changed:
+            self.subscriptions[request.name], self.waiting[request.name] = request, []
+        return request
+
+    def get_subscription(self, request: Any, context: Any) -> Any:
+        return self.subscriptions.get(request.subscription) or _missing(context)
+
+    def delete_subscription(self, request: Any, context: Any) -> Any:
+        if self.subscriptions.pop(request.subscription, None) is None:
+            _missing(context)
+        self.waiting.pop(request.subscription)
+        self.policies.pop(request.subscription, None)
+        return _empty()
+
+    def modify_push_config(self, request: Any, context: Any) -> Any:
+        found = self.subscriptions.get(request.subscription) or _missing(context)
+        found.push_config = request.push_config
+        return _empty()
+
+    def get_iam_policy(self, request: Any, context: Any) -> Any:
+        from google.iam.v1.policy_pb2 import Policy
+
+        if request.resource not in self.topics and request.resource not in self.subscriptions:
+            _missing(context)
+        return self.policies.setdefault(request.resource, Policy(etag=b"1"))
+
+    def set_iam_policy(self, request: Any, context: Any) -> Any:
+        import grpc
+
+        there = self.get_iam_policy(request, context)
+        if request.policy.etag != there.etag:
+            context.abort(grpc.StatusCode.ABORTED, "there were concurrent policy changes")
+        request.policy.etag = str(next(self.numbers)).encode()
+        self.policies[request.resource] = request.policy
+        return request.policy
+
     def start(self) -> None:
         import grpc
+        from google.iam.v1 import iam_policy_pb2
         from google.pubsub_v1 import types
 
         self.server = grpc.server(ThreadPoolExecutor(16))
 
         def method(function: Callable[[Any, Any], Any], request: Any) -> Any:
             return grpc.unary_unary_rpc_method_handler(
-                function, request.deserialize, lambda answer: type(answer).serialize(answer)
+                function, getattr(request, "deserialize", None) or request.FromString, lambda answer: type(answer).serialize(answer)
                 if hasattr(type(answer), "serialize") else answer.SerializeToString(),
             )  # fmt: skip
 
         publisher = {
             "GetTopic": method(self.get_topic, types.GetTopicRequest),
             "Publish": method(self.publish_all, types.PublishRequest),
+            "CreateTopic": method(self.create_topic, types.Topic),
+            "DeleteTopic": method(self.delete_topic, types.DeleteTopicRequest),
+            "ListTopicSubscriptions": method(
+                self.list_topic_subscriptions, types.ListTopicSubscriptionsRequest
+            ),
         }
         subscriber = {
             "Pull": method(self.pull, types.PullRequest),
             "Acknowledge": method(self.acknowledge, types.AcknowledgeRequest),
             "ModifyAckDeadline": method(self.modify, types.ModifyAckDeadlineRequest),
+            "CreateSubscription": method(self.create_subscription, types.Subscription),
+            "GetSubscription": method(self.get_subscription, types.GetSubscriptionRequest),
+            "DeleteSubscription": method(self.delete_subscription, types.DeleteSubscriptionRequest),
+            "ModifyPushConfig": method(self.modify_push_config, types.ModifyPushConfigRequest),
+        }
+        rights = {
+            "GetIamPolicy": method(self.get_iam_policy, iam_policy_pb2.GetIamPolicyRequest),
+            "SetIamPolicy": method(self.set_iam_policy, iam_policy_pb2.SetIamPolicyRequest),
         }
         self.server.add_generic_rpc_handlers((
             grpc.method_handlers_generic_handler("google.pubsub.v1.Publisher", publisher),
             grpc.method_handlers_generic_handler("google.pubsub.v1.Subscriber", subscriber),
+            grpc.method_handlers_generic_handler("google.iam.v1.IAMPolicy", rights),
         ))  # fmt: skip
         self.port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
@@ -147,6 +228,12 @@ def _missing(context: Any) -> Any:
     import grpc
 
     context.abort(grpc.StatusCode.NOT_FOUND, "not found")
+
+
+def _exists(context: Any) -> Any:
+    import grpc
+
+    context.abort(grpc.StatusCode.ALREADY_EXISTS, "it exists")
 
 
 def _empty() -> Any:
