@@ -65,3 +65,17 @@ environment ric "$ric" "awslambdaric==$ric"
 # What AWS's users type, what checks their templates, and an AWS that takes them.
 lint=1.58.0 awscli=1.46.3 moto=5.2.5 bom=11.12.0
 environment aws "$lint $awscli $moto $bom" "cfn-lint==$lint" "awscli==$awscli" "moto[server]==$moto" "cyclonedx-python-lib[json-validation]==$bom"
+# The library that runs Python functions in Microsoft's image, without the host before it. It says that it needs Python 3.13, and does not;
+# the host's messages are in its neighbour's wheel. Of what a function imports there are only the four packages that the image has.
+runtime=1.3.0 messages=1.2.0 functions=1.26.0
+environment functions "$runtime $messages $functions" "azure-functions==$functions" azurefunctions-extensions-base grpcio protobuf
+site=$("$rigs/functions/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+if [ ! -d "$site/azure_functions_runtime" ]; then
+  python=.venv/bin/python
+  [ -x "$python" ] || python=python3
+  "$python" -m pip install -q --disable-pip-version-check --no-deps --ignore-requires-python --only-binary :all: --python-version 3.13 \
+    --target "$site" "azure-functions-runtime==$runtime" "azure-functions-runtime-v1==$messages"
+fi
+# The grammar of Azure's templates.
+grammar=1.1.0 sitter=0.26.1
+environment bicep "$grammar $sitter" "tree-sitter-bicep==$grammar" "tree-sitter==$sitter"
