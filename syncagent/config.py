@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -171,6 +169,8 @@ def _variable(name: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import tomllib  # a function has no such file
+
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -186,6 +186,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _meant(name: str, known: Iterable[str]) -> str:
     """What a person may have meant by a setting's name."""
+    import difflib
+
     names = sorted(known)
     close = difflib.get_close_matches(name, names, 1)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"

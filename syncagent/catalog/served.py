@@ -16,7 +16,6 @@ from syncagent.catalog.base import Dataset, Item, Quarantined, Run
 from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.rest import Session
 from syncagent.catalog.served_labels import ServedLabels
-from syncagent.catalog.sql.sqlite import this_process
 from syncagent.errors import ConfigError, Conflict, NotFound, Unsupported
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Settle
 
@@ -261,6 +260,8 @@ class ServedCatalog:
 
         :raises Conflict: another process is sweeping it, and who that is.
         """
+        from syncagent.catalog.sql.sqlite import this_process  # with all of SQLite, for sweeps only
+
         told = self._of(dataset, "begin_run", holder=this_process(), resume=resume)["run"]
         run = _RUN.validate_python(told)
         self._runs[run.number] = dataset

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import operator
 import queue
-import sqlite3
 import tempfile
 import threading
 import time
@@ -261,6 +260,8 @@ def _sorted_on_disk(
 ) -> Generator[Page, None, None]:
     """Spool a listing to a temporary SQLite file and read it back in byte order."""
     with tempfile.TemporaryDirectory(prefix="syncagent-") as folder:
+        import sqlite3  # a function never sorts, and would carry it along
+
         spool = sqlite3.connect(Path(folder) / "listing.db", isolation_level=None, check_same_thread=False)
         with contextlib.closing(spool):
             spool.execute("PRAGMA journal_mode=OFF")

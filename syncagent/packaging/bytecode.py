@@ -8,13 +8,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from syncagent.packaging import strip
 from syncagent.packaging.targets import Target
-
-_COMPILE = """
-import compileall, platform, sys
-compileall.compile_dir(sys.argv[1], quiet=2, force=True, stripdir=sys.argv[1], invalidation_mode=__import__("py_compile").PycInvalidationMode.UNCHECKED_HASH)
-print(platform.python_version())
-"""
 
 
 def add_bytecode(files: dict[str, bytes], target: Target) -> str | None:
@@ -34,7 +29,8 @@ def add_bytecode(files: dict[str, bytes], target: Target) -> str | None:
                 path.write_bytes(data)
         # What it writes may hang on the order of sets, and on variables of this shell's.
         told = subprocess.run(  # noqa: S603
-            [python, "-I", "-S", "-c", _COMPILE, str(folder)], capture_output=True, text=True, check=False, env={"PYTHONHASHSEED": "0"},
+            [python, "-I", "-S", str(Path(strip.__file__)), str(folder)],
+            capture_output=True, text=True, check=False, env={"PYTHONHASHSEED": "0"},
         )  # fmt: skip
         if told.returncode:
             return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from syncagent.errors import ConfigError
 
@@ -42,7 +44,8 @@ class Cloud:
     unused: tuple[str, ...] = ()
     """Regular expressions of files in packages that no handler opens, and that are large."""
     trims: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
-    """By a file in packages, what keeps of it what a handler asks for: large tables cost memory and time at every start."""
+    """By a regular expression of files in packages, what keeps of them what a handler asks for: large tables cost memory and
+    time at every start. What was ``.gz`` is kept without."""
     defaults: Mapping[str, str] = field(default_factory=dict)
     """By a regular expression of the template with two groups, the text that goes between them."""
 
@@ -62,6 +65,25 @@ def _endpoints(data: bytes) -> bytes:
     for partition in told["partitions"]:
         services = partition["services"]
         partition["services"] = {name: services[name] for name in _AWS_SERVICES if name in services}
+    return _json(told)
+
+
+def _undocumented(data: bytes) -> bytes:
+    """botocore's description of a service, without its prose: four fifths of it."""
+    return _json(_without_prose(json.loads(gzip.decompress(data))))
+
+
+def _without_prose(told: Any) -> Any:
+    if isinstance(told, dict):
+        # botocore wants them to be there; a field of that name is no text, and stays.
+        return {
+            name: "" if name == "documentation" and isinstance(value, str) else _without_prose(value)
+            for name, value in told.items()
+        }
+    return [_without_prose(one) for one in told] if isinstance(told, list) else told
+
+
+def _json(told: Any) -> bytes:
     return json.dumps(told, separators=(",", ":")).encode()
 
 
@@ -78,7 +100,10 @@ AWS = Cloud(
         rf"botocore/data/(?!({'|'.join(_AWS_SERVICES)})/|[\w-]+\.json)",
         r"boto3/(data|examples)/",
     ),
-    trims={"botocore/data/endpoints.json": _endpoints},
+    trims={
+        r"botocore/data/endpoints\.json": _endpoints,
+        r"botocore/data/.*/service-2\.json\.gz": _undocumented,
+    },
     defaults={
         r"(\n  Python:\n    Type: String\n    Default: ').*(')": "{python}",
         r"(\n  Architecture:\n    Type: String\n    Default: ).*(\n)": "{arch}",
@@ -102,6 +127,8 @@ AZURE = Cloud(
     template="main.bicep",
     modules=("handlers.azure", "drivers.azure", "drivers.azure_secrets"),
     below=".python_packages/lib/site-packages/",
+    # The SDKs a second time, for asyncio.
+    unused=(r"azure/(.+/)?aio/",),
     defaults={r"(\nparam python string = ').*(')": "{python}"},
 )
 CLOUDS = {one.name: one for one in (AWS, GCP, AZURE)}

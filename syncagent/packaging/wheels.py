@@ -150,7 +150,10 @@ def unpack(wheels: Iterable[Wheel], cloud: Cloud) -> Mapping[str, bytes]:
                     raise ConfigError(
                         f"{wheel.path.name} holds a path outside of itself", resource=wheel.name
                     )
-                data = cloud.trims.get(name, bytes)(opened.read(member))
+                data = opened.read(member)
+                for pattern, trim in cloud.trims.items():
+                    if re.fullmatch(pattern, name):
+                        name, data = name.removesuffix(".gz"), trim(data)
                 if files.setdefault(name, data) != data:
                     raise ConfigError(f"two packages have a file {name}", resource=wheel.name)
     return files

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import marshal
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -28,7 +31,7 @@ HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 ALL = list(CLOUDS.values())
 
 
-def wheel(folder: Path, name: str = "thing", version: str = "1.0", **files: str) -> Wheel:
+def wheel(folder: Path, name: str = "thing", version: str = "1.0", **files: str | bytes) -> Wheel:
     """A wheel of a pure package; `files` have ``__`` for a slash."""
     path = folder / f"{name}-{version}-py3-none-any.whl"
     metadata = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n"
@@ -193,17 +196,41 @@ def test_a_path_outside_of_the_archive_is_refused(tmp_path: Path, name: str) -> 
 
 def test_what_the_handler_does_not_open_is_left_out(tmp_path: Path) -> None:
     names = [
-        "s3/2006/service-2.json.gz",
+        "s3/2006/paginators-1.json",
         "sts/2011/x.json",
-        "ec2/2016/service-2.json.gz",
+        "ec2/2016/x.json",
         "s3control/x.json",
-        "endpoints.json",
+        "partitions.json",
     ]
     made = wheel(tmp_path, **{f"botocore/data/{name}": "x" for name in names})
     kept = {
         name.removeprefix("botocore/data/") for name in unpack([made], AWS) if name.startswith("botocore")
     }
-    assert kept == {"s3/2006/service-2.json.gz", "sts/2011/x.json", "endpoints.json"}
+    assert kept == {"s3/2006/paginators-1.json", "sts/2011/x.json", "partitions.json"}
+
+
+def test_botocores_tables_are_trimmed(tmp_path: Path) -> None:
+    endpoints = {"partitions": [{"partition": "aws", "services": {"s3": {"a": 1}, "ec2": {"b": 2}}}]}
+    service = {
+        "documentation": "<p>long</p>",
+        "shapes": {
+            "A": {"type": "structure", "members": {"documentation": {"shape": "B", "documentation": "x"}}}
+        },
+    }
+    made = wheel(
+        tmp_path, **{
+            "botocore/data/endpoints.json": json.dumps(endpoints),
+            "botocore/data/s3/2006-03-01/service-2.json.gz": gzip.compress(json.dumps(service).encode()),
+        },
+    )  # fmt: skip
+    files = unpack([made], AWS)
+    assert json.loads(files["botocore/data/endpoints.json"])["partitions"][0]["services"] == {"s3": {"a": 1}}
+    assert json.loads(files["botocore/data/s3/2006-03-01/service-2.json"]) == {
+        "documentation": "",
+        "shapes": {
+            "A": {"type": "structure", "members": {"documentation": {"shape": "B", "documentation": ""}}}
+        },
+    }
 
 
 # -- our own code --------------------------------------------------------------------------------
@@ -272,7 +299,7 @@ def test_a_zip_depends_on_its_files_only(tmp_path: Path) -> None:
 def test_bytecode_is_the_same_wherever_it_is_made_and_names_no_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source = b"NAMES = {'a', 'b', 'c'}\n\n\ndef f(x):\n    return x in {'a', 'b', 'c'}\n"
+    source = b"'''Doc of the module.'''\nfrom __future__ import annotations\n\ndef f(x):\n    'Doc of f.'\n    return x in {'a', 'b', 'c'}\n"
     made = []
     for seed in ("1", "2"):
         monkeypatch.setenv("PYTHONHASHSEED", seed)
@@ -283,6 +310,10 @@ def test_bytecode_is_the_same_wherever_it_is_made_and_names_no_folder(
     (name,) = set(made[0]) - {"pkg/one.py", "pkg/data.txt"}
     assert re.fullmatch(r"pkg/__pycache__/one\.cpython-3\d+\.pyc", name)
     assert b"syncagent-compile" not in made[0][name]
+    assert b"Doc of" not in made[0][name]
+    scope: dict[str, Any] = {}
+    exec(marshal.loads(made[0][name][16:]), scope)  # noqa: S102, S302  # it is ours
+    assert (scope["f"]("a"), scope["f"].__doc__) == (True, None)
     assert made[0][name][4] & 0b11 == 0b01, "never compared with a source, whose time a zip changes"
 
 
