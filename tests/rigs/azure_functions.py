@@ -22,7 +22,7 @@ class Answer:
     """What a function made of one event."""
 
     error: dict[str, str] | None
-    """Its type, message and stack trace: the host tries again."""
+    """Its message and stack trace: the host tries again."""
     value: Any
 
     @property
@@ -58,7 +58,7 @@ class FunctionApp:
             "PYTHONDONTWRITEBYTECODE": "1", "FUNCTIONS_WORKER_RUNTIME": "python",
         }  # fmt: skip
         self.process = subprocess.Popen(
-            [str(PYTHON), str(Path(__file__).with_name("azure_host.py")), str(self._folder)], env=environment,
+            [str(PYTHON), "-P", str(Path(__file__).with_name("azure_host.py")), str(self._folder)], env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
