@@ -36,6 +36,7 @@ bench: .venv/.ready rigs
 	@$(PY) benchmarks/rest.py
 	@$(PY) benchmarks/ingest.py
 	@$(PY) benchmarks/events.py
+	@$(PY) benchmarks/coldstart.py
 
 clean:
 	rm -rf .venv .rigs .demo

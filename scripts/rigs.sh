@@ -20,7 +20,8 @@ if ! command -v npm >/dev/null 2>&1 || ! command -v node >/dev/null 2>&1; then
 fi
 if ! grep -qs "\"version\": \"$version\"" "$home/node_modules/azurite/package.json"; then
   echo "setting up Azurite in $home (once) ..." >&2
-  npm install --prefix "$home" --ignore-scripts --no-audit --no-fund --loglevel=error "azurite@$version" >/dev/null
+  npm install --prefix "$home" --ignore-scripts --no-audit --no-fund --loglevel=error "azurite@$version" >/dev/null &
+  azurite=$!
 fi
 command -v node > "$rigs/node.path"
 # environment NAME VERSION PACKAGE…: an environment of its own, made once for each version.
@@ -30,13 +31,10 @@ environment() {
   echo "setting up $1 $version in $home (once) ..." >&2
   [ -x "$python" ] || python=python3
   shift 2
-  if command -v uv >/dev/null 2>&1; then
-    uv venv -q --clear --python "$python" "$home"
-    uv pip install -q --python "$home/bin/python" "$@"
-  else
-    "$python" -m venv --clear "$home"
-    "$home/bin/python" -m pip install -q --disable-pip-version-check "$@"
-  fi
+  "$python" -m venv --clear --without-pip "$home"
+  # uv, if .venv has it; else .venv's pip, which can install into another environment.
+  .venv/bin/uv pip install -q --python "$home/bin/python" "$@" 2>/dev/null ||
+    "$python" -m pip --python "$home/bin/python" install -q --disable-pip-version-check "$@"
   echo "$version" > "$home/.version"
 }
 # The platform's own client, which judges `syncagent serve`. OpenCV is no dependency of it, but its converter and its drawing need one;
@@ -79,3 +77,5 @@ fi
 # The grammar of Azure's templates.
 grammar=1.1.0 sitter=0.26.1
 environment bicep "$grammar $sitter" "tree-sitter-bicep==$grammar" "tree-sitter==$sitter"
+# npm's work went on beside all of this.
+[ -z "${azurite:-}" ] || wait "$azurite"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 from zipfile import ZipFile
 
 import pytest
@@ -78,3 +83,72 @@ def commands_of(readme: Path) -> list[str]:
                 found.append(pending)
                 pending = ""
     return found
+
+
+_PIP = """#!/bin/sh
+# Stands in for pip: what a README installs is here already.
+exec {python} {script} "$@"
+"""
+_CHECK = """
+import json, re, sys
+
+installed, extras = json.loads(sys.argv[1]), set(json.loads(sys.argv[2]))
+words = sys.argv[3:]
+assert words[0] == "install", words
+for word in words[1:]:
+    name, _, wanted = word.rstrip("]").partition("[")
+    wanted = set(filter(None, wanted.split(",")))
+    assert name in installed, f"{name} is not expected"
+    assert name != "syncagent" or (wanted <= extras and set(installed[name]) <= wanted), word
+"""
+
+
+class Shell:
+    """A shell that a README is typed into, command by command. Use it in a `with` statement.
+
+    :param installed: what the README installs, with the extras that it needs.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str], installed: dict[str, set[str]]) -> None:
+        tools = folder / "tools"
+        tools.mkdir()
+        (tools / "check.py").write_text(_CHECK)
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        words = [
+            json.dumps({name: sorted(wanted) for name, wanted in installed.items()}),
+            json.dumps(list(extras)),
+        ]
+        script = " ".join(shlex.quote(word) for word in (str(tools / "check.py"), *words))
+        (tools / "pip").write_text(_PIP.format(python=shlex.quote(sys.executable), script=script))
+        (tools / "pip").chmod(0o755)
+        self.tools = tools
+        self._environment = {**environment, "PATH": f"{tools}:{environment['PATH']}"}
+        self._folder = folder
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"], env=self._environment, cwd=self._folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+        self._process.stdout.close()
+
+    def run(self, command: str) -> str:
+        """What a command prints. It has to end well."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f'{command}\necho "=== $?"\n')
+        self._process.stdin.flush()
+        told = ""
+        for line in self._process.stdout:
+            if found := re.search(r"=== (\d+)$", line):
+                assert found[1] == "0", f"{command}\n{told}"
+                return told
+            told += line
+        raise AssertionError(f"the shell ended\n{told}")
