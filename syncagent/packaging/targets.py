@@ -117,7 +117,7 @@ GCP = Cloud(
     template="main.tf",
     modules=("handlers.gcp", "drivers.gcs", "drivers.gcs_secrets"),
     installs=True,
-    defaults={r'(variable "python" \{\n  type    = string\n  default = ").*(")': "{python}"},
+    defaults={r'(variable "python" \{\n  type        = string\n  default     = ").*(")': "{python}"},
 )
 AZURE = Cloud(
     "azure",
