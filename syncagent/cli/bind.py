@@ -157,14 +157,11 @@ def _target(agent: Agent, dataset: Dataset, given: _Given) -> Target:
 
     settings = agent.settings.datasets.get(dataset.name, Follow())
     told = {name: getattr(given, name) or getattr(settings, name) for name in _OF_SETTINGS}
-    to = (
-        given.to
-        or ("function" if given.function else None)
-        or ("queue" if given.queue else None)
-        or settings.bind
-        or "queue"
-    )
-    if to != "function" and not given.function:  # of another way, which the settings know as well
+    told_by_options = "function" if given.function else "queue" if given.queue else None
+    if told_by_options == "queue" and settings.bind not in {None, "function"}:
+        told_by_options = None  # whatever leads to a queue leads to this one
+    to = given.to or told_by_options or settings.bind or "queue"
+    if to != "function" and not given.function:  # the settings' own, which this time is not meant
         told["function"] = None
     return Target(
         dataset.name,
@@ -204,7 +201,7 @@ def _advise(agent: Agent, dataset: Dataset, target: Target, queue: str | None) -
 
     there = agent.settings.datasets.get(dataset.name, Follow())
     wanted = {
-        "queue": queue, "bind": target.to if target.to != "queue" else None, "function": target.function,
+        "queue": queue, "bind": target.to if target.to in {"function", "eventbridge"} else None, "function": target.function,
         "service_account": target.account, "dead_letter": target.dead_letter,
     }  # fmt: skip
     lacking = {name: value for name, value in wanted.items() if value and getattr(there, name) != value}

@@ -385,6 +385,8 @@ class GcsWiring:
         events = told.get("event_types") or EVENTS
         return (
             told["topic"] == _HOST + topic
+            and MARK[0]
+            not in told.get("custom_attributes", {})  # another dataset's goes when that is unbound
             and set(EVENTS) <= set(events)
             and self._prefix.startswith(told.get("object_name_prefix", ""))
         )

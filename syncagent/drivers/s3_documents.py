@@ -111,6 +111,27 @@ def without(entries: list[Json], id: str) -> list[Json]:
     return [entry for entry in entries if entry.get("Id") != id]
 
 
+def covers(pattern: Any, bucket: str, prefix: str) -> bool:
+    """Whether a pattern of EventBridge tells all of a bucket's keys that begin so. One that is not understood does not."""
+    if not isinstance(pattern, dict) or pattern.keys() - {"source", "detail-type", "detail"}:
+        return False
+    detail = pattern.get("detail", {})
+    if not isinstance(detail, dict) or detail.keys() - {"bucket", "object"}:
+        return False
+    about, keys = detail.get("bucket", {}), detail.get("object", {})
+    told = keys.get("key", [{"prefix": ""}]) if keys.keys() <= {"key"} else []
+    return (
+        "aws.s3" in pattern.get("source", ["aws.s3"])
+        and set(DETAILS) <= set(pattern.get("detail-type", DETAILS))
+        and about.keys() <= {"name"}
+        and bucket in about.get("name", [bucket])
+        and any(
+            isinstance(one, dict) and one.keys() == {"prefix"} and prefix.startswith(one["prefix"])
+            for one in told
+        )
+    )
+
+
 def comparable(document: Json) -> Any:
     """A document without what means nothing: the order of its entries, too."""
     told = [

@@ -25,6 +25,7 @@ from syncagent.drivers.s3_documents import (
     Json,
     allows,
     comparable,
+    covers,
     entry_of,
     filter_of,
     overlapping,
@@ -34,7 +35,17 @@ from syncagent.drivers.s3_documents import (
     statements_of,
     without,
 )
-from syncagent.drivers.wiring import DELIVERIES, KEPT_DAYS, MARK, Step, Target, in_the_way, name_of, waits
+from syncagent.drivers.wiring import (
+    DELIVERIES,
+    KEPT_DAYS,
+    MARK,
+    Step,
+    Target,
+    counted,
+    in_the_way,
+    name_of,
+    waits,
+)
 from syncagent.errors import (
     AccessDenied,
     ConfigError,
@@ -66,6 +77,7 @@ _ACTIONS = {
 _LONGEST_NAME = 80
 _AWS_KEY = "alias/aws/sqs"
 _PARTITION, _ACCOUNT = 1, 4  # parts of an ARN
+_ID, _SID = "syncagent-", "Syncagent"  # what ours begin with; an Sid is letters and digits
 
 
 class S3Wiring:
@@ -76,8 +88,8 @@ class S3Wiring:
     ) -> None:
         self._bucket, self._spec, self._integration = spec.bucket, spec, integration
         self._target, self._to = target, to
-        self._id = f"syncagent-{target.id}"
-        self._sid = f"Syncagent{target.id.replace('-', '')}"  # an Sid is letters and digits
+        self._id = f"{_ID}{target.id}"
+        self._sid = f"{_SID}{target.id.replace('-', '')}"
         self._prefix = spec.path + ("/" if spec.path and spec.scope is Scope.FOLDER else "")
         self._given = parse_queue(target.queue) if target.queue else None
         # Room for the "-dead" of its dead letters.
@@ -245,7 +257,7 @@ class S3Wiring:
             return
         if count := sum(int(queue.get(one, 0)) for one in _COUNTS):  # they came since the plan was made
             raise Conflict(
-                f"queue {name} is not removed: {count} messages came into it",
+                f"queue {name} is not removed: {counted(count)} came into it",
                 resource=name,
                 hint="run it again",
             )
@@ -285,7 +297,8 @@ class S3Wiring:
             return Step(Action.SAME, what)
         if any(one.get("Sid") == self._sid for one in there):
             return Step(Action.CHANGED, what, "our statement was altered", allow)
-        if any(allows(one, wanted) for one in there):
+        # Another dataset's statement goes when that is unbound.
+        if any(allows(one, wanted) for one in there if not str(one.get("Sid")).startswith(_SID)):
             return Step(Action.SAME, what, "allows it already")
         return Step(Action.ADDED, what, "one statement", allow)
 
@@ -317,9 +330,8 @@ class S3Wiring:
                 (one for one in document.get(kind, []) if self._covers(one, KINDS[kind], arn)), None
             )
         if covering is not None:
-            return Step(
-                Action.SAME, f"notification {covering.get('Id')} of bucket {self._bucket}", "not made by bind"
-            )
+            id = str(covering.get("Id"))
+            return Step(Action.SAME, f"notification {id} of bucket {self._bucket}", _whose(id))
         if error := self._overlap(document):
             return in_the_way(what, error)
 
@@ -436,7 +448,12 @@ class S3Wiring:
                 )
 
         if rule is None:
-            wired = Step(Action.ADDED, what, self._prefix, make)
+            other = self._other_rule(queue)
+            wired = (
+                Step(Action.SAME, f"rule {other}", _whose(other))
+                if other
+                else Step(Action.ADDED, what, self._prefix, make)
+            )
         elif (
             parsed(rule.get("EventPattern")) != self._pattern() or rule.get("State") != "ENABLED"
             or queue is None or target != queue["QueueArn"]
@@ -472,6 +489,20 @@ class S3Wiring:
         if self._prefix:
             detail["object"] = {"key": [{"prefix": self._prefix}]}  # keys are not encoded here
         return {"source": ["aws.s3"], "detail-type": list(DETAILS), "detail": detail}
+
+    def _other_rule(self, queue: Json | None) -> str:
+        """Somebody else's rule that sends all that ours would to the queue, as our CloudFormation template has one; or nothing."""
+        if queue is None:
+            return ""
+        with self._translated("rule of queue " + self._name):
+            events = self._client("events")
+            for name in events.list_rule_names_by_target(TargetArn=queue["QueueArn"])["RuleNames"]:
+                rule = events.describe_rule(Name=name)
+                if rule.get("State") == "ENABLED" and covers(
+                    parsed(rule.get("EventPattern")), self._bucket, self._prefix
+                ):
+                    return str(name)
+        return ""
 
     def _read_rule(self) -> tuple[Json | None, str]:
         """Our rule, and the ARN that it sends to."""
@@ -529,7 +560,7 @@ class S3Wiring:
                 "" if same else "our statement was altered",
                 None if same else permit,
             )
-        elif any(allows(one, wanted) for one in there):
+        elif any(allows(one, wanted) for one in there if not str(one.get("Sid")).startswith(_ID)):
             step = Step(Action.SAME, what, "allows it already")
         else:
             step = Step(Action.ADDED, what, "", permit)
@@ -625,6 +656,10 @@ def _translate_answer(error: Any, what: str, name: str) -> SyncAgentError:
     ):
         return Transient(f"AWS is busy ({code or status}) on {what}", resource=name, hint="run it again")
     return SyncAgentError(f"AWS answered {code or status} for {what}", resource=name)
+
+
+def _whose(id: str) -> str:
+    return "shared with another dataset" if id.startswith(_ID) else "not made by bind"
 
 
 def _dead_of(queue: Json) -> str:

@@ -171,9 +171,14 @@ def name_of(dataset: str, *, longest: int, allowed: str = "A-Za-z0-9-") -> str:
     return f"{name[: longest - 9].rstrip('-')}-{digest}"
 
 
-def waits(count: int) -> str:
-    """Why a queue is not removed."""
-    return f"kept: {count} message{'s' if count != 1 else ''} in it" if count else ""
+def counted(messages: int) -> str:
+    """A number of messages, in words."""
+    return f"{messages} message{'s' if messages != 1 else ''}"
+
+
+def waits(messages: int) -> str:
+    """Why a queue is not removed; empty for one that is empty."""
+    return f"kept: {counted(messages)} in it" if messages else ""
 
 
 def in_the_way(what: str, error: SyncAgentError) -> Step:

@@ -30,18 +30,18 @@ class PubSub:
 
     # -- for tests -------------------------------------------------------------------------------
 
-    def create(self, name: str, *, deadline: int = 10, attempts: int = 0) -> str:
+    def create(self, name: str, *, deadline: int = 10, attempts: int = 0, project: str = "test") -> str:
         """A topic with one subscription of the same name; the subscription's URL."""
         from google.pubsub_v1 import types
 
-        topic, path = f"projects/test/topics/{name}", f"projects/test/subscriptions/{name}"
+        topic, path = f"projects/{project}/topics/{name}", f"projects/{project}/subscriptions/{name}"
         made = types.Subscription(name=path, topic=topic, ack_deadline_seconds=deadline)
         if attempts:
             made.dead_letter_policy.max_delivery_attempts = attempts
         with self.changed:
             self.topics[topic] = types.Topic(name=topic)
             self.subscriptions[path], self.waiting[path] = made, []
-        return f"pubsub://test/{name}"
+        return f"pubsub://{project}/{name}"
 
     def publish(self, name: str, data: bytes, attributes: dict[str, str]) -> None:
         from google.pubsub_v1 import types
