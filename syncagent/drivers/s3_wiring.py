@@ -232,23 +232,25 @@ class S3Wiring:
         steps, others = [], [one for one in statements_of(queue) if one.get("Sid") != self._sid]
         if len(others) < len(statements_of(queue)):
             steps.append(Step(Action.REMOVED, f"policy of queue {self._name}", "our statement", self._forbid))
-        why = self._keeps(queue) or ("kept: others send to it" if others else "")
-        if why:
+        if why := self._keeps(queue, shared=bool(others)):
             return [*steps, Step(Action.SAME, f"queue {self._name}", why)]
         steps.append(Step(Action.REMOVED, f"queue {self._name}", "", lambda: self._delete(self._name)))
         dead = _dead_of(queue)
         if dead and (found := self._read_queue(dead)) is not None:
-            why = self._keeps(found)
+            why = self._keeps(found, shared=False)
             action = Action.SAME if why else Action.REMOVED
             steps.append(Step(action, f"queue {dead}", why, None if why else lambda: self._delete(dead)))
         return steps
 
-    def _keeps(self, queue: Json) -> str:
+    def _keeps(self, queue: Json, *, shared: bool) -> str:
+        """Why a queue is not removed; empty where it may go."""
         name = queue["QueueArn"].rpartition(":")[2]
         with self._translated(f"queue {name}"):
             tags = self._client("sqs").list_queue_tags(QueueUrl=queue["Url"]).get("Tags", {})
         if tags.get(MARK[0]) != MARK[1]:
             return "kept: bind did not make it"
+        if shared:
+            return "kept: others send to it"
         return waits(sum(int(queue.get(one, 0)) for one in _COUNTS))
 
     def _delete(self, name: str) -> None:
