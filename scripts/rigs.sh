@@ -79,3 +79,6 @@ grammar=1.1.0 sitter=0.26.1
 environment bicep "$grammar $sitter" "tree-sitter-bicep==$grammar" "tree-sitter==$sitter"
 # npm's work went on beside all of this.
 [ -z "${azurite:-}" ] || wait "$azurite"
+# What reads Terraform's language.
+hcl=8.1.4
+environment hcl "$hcl" "python-hcl2==$hcl"
