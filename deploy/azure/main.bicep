@@ -64,6 +64,7 @@ var unique = uniqueString(resourceGroup().id, name)
 var told = empty(alarmGroup) ? [] : [alarmGroup]
 var containerName = split(bucket, '/')[1]
 var vault = split(account, '/')[0]
+var tree = bucketAccount.properties.?isHnsEnabled ?? false
 var role = {
   blobReader: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '2a2b9908-6ea1-4ae2-8e65-a410df84e7d1')
   blobContributor: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', 'ba92f5b4-2d11-453d-a403-e96b0029c9fe')
@@ -179,7 +180,8 @@ resource subscription 'Microsoft.EventGrid/systemTopics/eventSubscriptions@2022-
   properties: {
     eventDeliverySchema: 'EventGridSchema'
     filter: {
-      subjectBeginsWith: '/blobServices/default/containers/${containerName}/blobs/${prefix}'
+      // In a hierarchical account a folder's own events name it without a slash, and a rename the new place only.
+      subjectBeginsWith: '/blobServices/default/containers/${containerName}/blobs/${tree ? '' : prefix}'
       isSubjectCaseSensitive: true
       includedEventTypes: [
         'Microsoft.Storage.BlobCreated'
