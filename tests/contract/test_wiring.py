@@ -28,7 +28,7 @@ from tests.rigs.fake_http import FakeHttp
 from tests.rigs.ministack import KEYS, AwsRig
 from tests.rigs.pubsub import PubSub
 from tests.rigs.s3 import S3Rig
-from tests.rigs.wiring import Manager, Notifications
+from tests.rigs.wiring import Manager, Notifications, remember_models
 
 PATH = "in coming/2026"
 """Of the driver: with a space, which S3 wants encoded."""
@@ -319,6 +319,7 @@ QUEUES = [name for name in RIGS if "function" not in name]
 
 @pytest.fixture(params=RIGS)
 def rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    remember_models(monkeypatch)
     cloud, _, to = request.param.partition("-")
     made: Rig
     if cloud == "s3":

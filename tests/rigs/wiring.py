@@ -7,6 +7,8 @@ import json
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
+
 from tests.rigs.fake_http import Answer, Request
 
 Json = dict[str, Any]
@@ -122,3 +124,21 @@ class Manager:
                     self.there[name]["properties"]["provisioningState"] = self.outcome
         found = self.there.get(name)
         return _json(404, {"error": {"code": "ResourceNotFound"}}) if found is None else _json(200, found)
+
+
+_READ: dict[str, Any] = {}
+
+
+def remember_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore reads its tables from disk once for all sessions, and not once for each: most of what a client costs."""
+    from botocore.loaders import JSONFileLoader
+
+    read = _READ.setdefault("load_file", JSONFileLoader.load_file)
+    tables: dict[str, Any] = _READ.setdefault("tables", {})
+
+    def load_file(self: Any, path: str) -> Any:
+        if path not in tables:
+            tables[path] = read(self, path)
+        return tables[path]
+
+    monkeypatch.setattr(JSONFileLoader, "load_file", load_file)

@@ -16,6 +16,7 @@ from syncagent.cli import run
 from syncagent.errors import Transient
 from tests.rigs.ministack import KEYS
 from tests.rigs.s3 import S3Rig
+from tests.rigs.wiring import remember_models
 
 
 class Place:
@@ -48,6 +49,7 @@ def sqs(s3_rig: S3Rig) -> Iterator[Any]:
 
 @pytest.fixture
 def place(s3_rig: S3Rig, sqs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    remember_models(monkeypatch)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("SYNCAGENT_HOME", str(tmp_path / "home"))

@@ -32,7 +32,7 @@ from tests.rigs.fake_http import Answer, FakeHttp, Request
 from tests.rigs.ministack import KEYS
 from tests.rigs.pubsub import PubSub
 from tests.rigs.s3 import S3Rig
-from tests.rigs.wiring import Manager, Notifications
+from tests.rigs.wiring import Manager, Notifications, remember_models
 
 KEY = Integration("test", "s3", {"key": "testing", "secret": "testing"})
 ARN = "arn:aws:sqs:us-east-1:123456789012:photos"
@@ -153,6 +153,11 @@ class Aws:
     def put(self, *entries: dict[str, Any]) -> None:
         document = {"QueueConfigurations": list(entries)}
         self.s3.put_bucket_notification_configuration(Bucket=self.bucket, NotificationConfiguration=document)
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_models(monkeypatch)
 
 
 @pytest.fixture
