@@ -52,3 +52,15 @@ def test_the_container_installs_extras_that_there_are_and_runs_a_command() -> No
     assert re.search(r'^CMD \["run"\]$', text, re.MULTILINE)
     assert re.search(r"^USER (?!root)", text, re.MULTILINE)
     assert Run().listen.rpartition(":")[2] in text
+
+
+def test_the_costs_are_those_of_the_script() -> None:
+    from scripts.event_costs import PAGE, written
+
+    assert PAGE.read_text() == written(PAGE.read_text()), "run python -m scripts.event_costs"
+
+
+def test_links_of_the_deploy_pages_lead_somewhere() -> None:
+    for page in (ROOT / "deploy").rglob("*.md"):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page}: {link}"
