@@ -73,12 +73,13 @@ class GcsWiring:
         subscription = self._read_subscription(self._path("subscriptions"))
         topic = self._path("topics")
         if subscription is not None and subscription.topic != topic:
-            if subscription.topic == _DELETED:
+            if subscription.topic == _DELETED and not unbind:
                 raise ConfigError(
                     f"the topic of subscription {self._name} was deleted", resource=self._name,
                     hint="delete the subscription as well, and bind again",
                 )  # fmt: skip
-            topic = subscription.topic  # a subscription that was there before has its own
+            if subscription.topic != _DELETED:
+                topic = subscription.topic  # a subscription that was there before has its own
         if unbind:
             return self._unbind(topic, subscription)
         return self._bind(topic, subscription)

@@ -334,14 +334,14 @@ class S3Wiring:
         if covering is not None:
             id = str(covering.get("Id"))
             return Step(Action.SAME, f"notification {id} of bucket {self._bucket}", _whose(id))
-        if error := self._overlap(document):
+        if error := self._overlap(document, arn):
             return in_the_way(what, error)
 
         def notify() -> None:
             sends_to = arn or self._there(self._name)["QueueArn"]
 
             def change(told: Json) -> Json:
-                if error := self._overlap(told):  # it came since the plan was made
+                if error := self._overlap(told, sends_to):  # it came since the plan was made
                     raise error
                 return {**told, kind: [*told.get(kind, []), self._wanted(sends_to, kind)]}
 
@@ -370,17 +370,20 @@ class S3Wiring:
         every = all(any(fnmatch.fnmatchcase(event, one) for one in told) for event in EVENTS)
         return entry.get(field) == arn and every and not suffix and self._prefix.startswith(prefix)
 
-    def _overlap(self, document: Json) -> ConfigError | None:
+    def _overlap(self, document: Json, arn: str | None) -> ConfigError | None:
         """S3 refuses two entries whose events and filters overlap, and does not say which."""
         for kind in KINDS:
             for entry in document.get(kind, []):
                 prefix, _ = filter_of(entry)
                 touches = prefix.startswith(self._prefix) or self._prefix.startswith(prefix)
                 if entry.get("Id") != self._id and touches and overlapping(entry.get("Events", [])):
+                    hint = "share them by --to eventbridge, or let it send to an SNS topic, and the topic to both"
+                    if entry.get(KINDS[kind]) == arn:
+                        hint = "it sends to the same place, but not all that is needed: remove it, and run it again"
                     return ConfigError(
                         f"notification {entry.get('Id')!r} of bucket {self._bucket} has the same events already, of "
                         + (f"{prefix!r}" if prefix else "all keys"), resource=self._bucket,
-                        hint="share them by --to eventbridge, or let it send to an SNS topic, and the topic to both",
+                        hint=hint,
                     )  # fmt: skip
         return None
 
@@ -496,7 +499,7 @@ class S3Wiring:
         """Somebody else's rule that sends all that ours would to the queue, as our CloudFormation template has one; or nothing."""
         if queue is None:
             return ""
-        with self._translated("rule of queue " + self._name):
+        with self._translated(f"rule {self._id}"):
             events = self._client("events")
             for name in events.list_rule_names_by_target(TargetArn=queue["QueueArn"])["RuleNames"]:
                 rule = events.describe_rule(Name=name)
@@ -647,6 +650,11 @@ def _translate_answer(error: Any, what: str, name: str) -> SyncAgentError:
             f"S3 may not send to what {what} is bound to, or not yet", resource=name,
             hint="run it again in a minute; a queue's own key must allow S3 to use it",
         )  # fmt: skip
+    if code in {
+        "QueueAlreadyExists",
+        "QueueNameExists",
+    }:  # it was not there when we looked, and has other attributes
+        return Conflict(f"somebody else made {what} meanwhile", resource=name, hint="run it again")
     if code.endswith("QueueDeletedRecently"):
         return Transient(f"{what} was removed a moment ago", resource=name, hint="run it again in a minute")
     if (

@@ -278,7 +278,8 @@ def test_others_that_send_to_our_queue_keep_it(aws: Aws) -> None:
 def test_an_entry_in_the_way_is_named(
     aws: Aws, prefix: str, events: tuple[str, ...], suffix: str, stands: bool
 ) -> None:
-    told = entry(aws.queue(), "nightly", prefix, events)
+    told = entry(aws.queue().replace("photos", "theirs"), "nightly", prefix, events)
+    aws.sqs.create_queue(QueueName=f"theirs-{aws.id}")
     if suffix:
         told["Filter"]["Key"]["FilterRules"].append({"Name": "suffix", "Value": suffix})
     aws.put(told)
@@ -303,14 +304,16 @@ def test_an_entry_that_does_the_same_already_is_enough(aws: Aws) -> None:
     assert not any(step.what.startswith("notification") for step in wiring.plan(unbind=True))
     # One that tells less is none.
     aws.put(entry(arn, "by hand", "raw/", s3_documents.EVENTS[:2]))
-    assert find(wiring.plan(), "notification").action is Action.FAILED
+    less = find(wiring.plan(), "notification")
+    assert less.action is Action.FAILED
+    assert "remove it, and run it again" in less.detail
 
 
 def test_what_others_write_after_the_plan_is_kept(aws: Aws) -> None:
     wiring = aws.open("/raw")
     steps = wiring.plan()
     aws.put(entry(aws.queue(), "theirs", "thumbs/"))
-    with pytest.raises(SyncAgentError):  # a queue of this name is there meanwhile, with other settings
+    with pytest.raises(Conflict, match="somebody else made queue"):
         for step in steps:
             step.apply()
     apply(wiring)
@@ -699,6 +702,9 @@ def test_a_subscription_that_is_of_no_use_is_refused(google: Google) -> None:
     made.topic = "_deleted-topic_"
     with pytest.raises(ConfigError, match=r"topic of subscription .* was deleted"):
         google.open(queue=url).plan()
+    assert {step.action for step in apply(google.open(queue=url), unbind=True)} == {Action.SAME}, (
+        "it is not ours"
+    )
 
 
 def test_a_push_is_signed_for_an_account(google: Google) -> None:
