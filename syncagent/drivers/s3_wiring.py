@@ -648,7 +648,7 @@ def _translate_answer(error: Any, what: str, name: str) -> SyncAgentError:
     if operation == "PutBucketNotificationConfiguration" and code == "InvalidArgument":
         return Transient(
             f"S3 may not send to what {what} is bound to, or not yet", resource=name,
-            hint="run it again in a minute; a queue's own key must allow S3 to use it",
+            hint="run it again in a minute; look whether a key seals the queue, or another notification names what is gone",
         )  # fmt: skip
     if code in {
         "QueueAlreadyExists",

@@ -748,6 +748,16 @@ def test_a_notification_that_was_made_twice_is_one_again(google: Google) -> None
     assert len(there) == 1
 
 
+def test_looking_at_google_reads_and_nothing_else(google: Google) -> None:
+    apply(wiring := google.open())
+    before, fake = len(google.server.requests), google.fake
+    there = copy.deepcopy((dict(fake.topics), dict(fake.subscriptions), dict(fake.policies)))
+    wiring.plan()
+    wiring.plan(unbind=True)
+    assert {request.method for request in google.server.requests[before:]} == {"GET"}
+    assert (fake.topics, fake.subscriptions, fake.policies) == there
+
+
 def test_the_project_is_found_or_asked_for(google: Google, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("google.auth.default", lambda **_: (None, None))
     with pytest.raises(ConfigError, match="GOOGLE_CLOUD_PROJECT"):
