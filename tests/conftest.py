@@ -70,5 +70,16 @@ def bucket(store: Store) -> Iterator[Bucket]:
 
 # Each emulator has a module of its own, with a session fixture that starts it on a free loopback port.
 pytest_plugins = [
-    f"tests.rigs.{name}" for name in ("s3", "gcs", "ministack", "pubsub", "azure", "servicebus", "server", "packages", "functions_framework")
+    f"tests.rigs.{name}"
+    for name in (
+        "s3",
+        "gcs",
+        "ministack",
+        "pubsub",
+        "azure",
+        "servicebus",
+        "server",
+        "packages",
+        "functions_framework",
+    )
 ]

@@ -18,7 +18,7 @@ from syncagent.packaging.targets import Cloud, Target
 _LAST = 400  # characters of pip's last words
 # What a function never opens: tests, stubs, headers, compilers' leftovers, sources of what is compiled.
 _UNUSED = re.compile(
-    r"(^|/)(tests?|testing|__pycache__)/|\.(pyi|pyx|pxd|pyc|c|h|cpp|hpp|a)$|(^|/)py\.typed$"
+    r"(^|/)(tests?|testing|__pycache__)/|^pydantic/(v1/|mypy\.py)|\.(pyi|pyx|pxd|pyc|c|h|cpp|hpp|a)$|(^|/)py\.typed$"
     r"|\.dist-info/(RECORD|INSTALLER|REQUESTED|WHEEL|direct_url\.json|top_level\.txt|entry_points\.txt|zip-safe|sboms/.*)$"
 )
 
