@@ -207,7 +207,7 @@ HANDLERS = sorted(path.stem for path in (PACKAGE / "handlers").glob("*.py") if p
 @pytest.mark.parametrize("name", HANDLERS)
 def test_handlers_load_no_sdk_and_nothing_to_draw_with(name: str) -> None:
     # httpx loads the parts of its command line wherever they are installed; a function's package has none.
-    allowed = {"sqlite3", "click", "rich"}
+    allowed = {"click", "rich"}
     assert (
         loaded_by(f"syncagent.handlers.{name}")
         & {*HEAVY, "fastapi", "uvicorn", "msgspec", "prometheus_client", "opentelemetry"} - allowed
