@@ -3,11 +3,15 @@
 # Run it after a change of requirements-dev.txt. Needs uv.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# Azure's SDK has a version for each Python: deploy/azure/requirements.in.
+versions=$(mktemp)
+trap 'rm -f "$versions"' EXIT
+grep -v '^azure-functions==' requirements-dev.txt > "$versions"
 lock() { # FILE, then uv's options
   local out=$1
   shift
   uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
-    -c requirements-dev.txt --output-file "$out" "$@"
+    -c "$versions" --output-file "$out" "$@"
 }
 lock deploy/aws/requirements.txt pyproject.toml --extra s3
 lock deploy/gcp/requirements.txt pyproject.toml --extra gcs deploy/gcp/requirements.in

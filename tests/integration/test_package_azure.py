@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 from zipfile import ZipFile
 
+import jwt
 import pytest
 
 from syncagent.agent import Agent
@@ -114,6 +116,33 @@ def test_the_python_that_runs_it_has_nothing_that_the_archive_brings(azure_packa
     assert not {"azure-identity", "azure-storage-blob", "httpx", "pydantic", "syncagent"} & set(
         json.loads(done.stdout)
     )
+
+
+def test_the_sdks_own_objects_index_and_call_it(azure_package: Built, world: World, tmp_path: Path) -> None:
+    """Without the library that the image runs: as somebody's own unit test would."""
+    world.put("by-hand")
+    script = f"""
+import json, sys
+import azure.functions as func
+import function_app
+functions = {{one.get_function_name(): one for one in function_app.app.get_functions()}}
+(queue,) = functions.values()
+queue.get_user_function()(func.QueueMessage(id="1", body={encoded(world.event("by-hand"))!r}))
+print(json.dumps([func.__file__, list(functions), queue.get_trigger().type, queue.get_trigger().connection]))
+"""
+    packages = azure_package.unpacked / ".python_packages/lib/site-packages"
+    done = subprocess.run(
+        [str(PYTHON), "-P", "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={
+            **world.settings(SYNCAGENT_HOME=str(tmp_path)), "PYTHONPATH": f"{azure_package.unpacked}:{packages}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    where, names, trigger, connection = json.loads(done.stdout)
+    assert where.startswith(str(packages)), "the archive's own SDK"
+    assert (names, trigger, connection) == (["on_queue"], "queueTrigger", "EVENTS")
+    assert "by-hand" in world.items()
 
 
 def test_an_app_without_a_wiring_has_the_queue_and_nothing_else(
@@ -338,6 +367,41 @@ def test_a_secret_by_reference(azure_package: Built, world: World, tmp_path: Pat
         assert told.ok, told.error
         assert {request.path for request in vault.requests} == {"/secrets/syncagent-photos"}
     assert "by-reference" in world.items()
+
+
+def test_the_apps_identity_reads_the_bucket(
+    azure_package: Built, world: World, identity_rig: tuple[AzureRig, Path], tmp_path: Path
+) -> None:
+    """As in the cloud: no key, no open container, and a token from the address that the platform tells."""
+    azure, certificate = identity_rig
+    container = azure.service.create_container("identified")
+    container.upload_blob("by-identity", b"x")
+    now = int(time.time())
+    claims = {
+        "aud": "https://storage.azure.com/", "iss": "https://sts.windows.net/t/", "nbf": now - 60, "iat": now - 60, "exp": now + 3600,
+    }  # fmt: skip
+    token = jwt.encode(
+        claims, "k" * 32, algorithm="HS256"
+    )  # the emulator looks at claims, and at no signature
+    told = {"access_token": token, "expires_on": str(now + 3600), "resource": "r", "token_type": "Bearer"}
+    url = f"az://devstoreaccount1/identified?endpoint={azure.endpoint}"
+    dataset = world.agent.resolve(url, name="identified", create=True)
+    event = world.event("by-identity")
+    event["subject"] = event["subject"].replace(world.name, "identified")
+    with FakeHttp(
+        lambda _: (200, {"Content-Type": "application/json"}, json.dumps(told).encode())
+    ) as platform:
+        given = world.settings(
+            SYNCAGENT_HOME=str(tmp_path), DATASET_ID=dataset.id, IDENTITY_ENDPOINT=f"{platform.url}/msi/token", IDENTITY_HEADER="h",
+            AZURE_CLIENT_ID="the-client-id", REQUESTS_CA_BUNDLE=str(certificate),
+        )  # fmt: skip
+        with FunctionApp(azure_package.unpacked, given) as started:
+            answer = started.invoke("on_queue", encoded(event))
+        assert answer.ok, answer.error
+        (asked,) = platform.requests
+        assert asked.query["client_id"] == "the-client-id", "the template's AZURE_CLIENT_ID"
+        assert token not in "".join(started.log)
+    assert [item.key for item in world.agent.catalog.items(dataset.id)] == ["by-identity"]
 
 
 def test_label_files_are_left_to_the_sweep_by_an_archive_without_their_readers(

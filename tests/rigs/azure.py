@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import ipaddress
 import subprocess
 import time
 from collections.abc import Iterator
@@ -43,9 +46,12 @@ class AzureRig:
         return Store(kind, f"az://devstoreaccount1/{name}?endpoint={self.endpoint}", self.integration, lacks)
 
 
-@pytest.fixture(scope="session")
-def azure_rig() -> Iterator[AzureRig]:
-    """Azurite with objects in memory. It is installed by scripts/rigs.sh."""
+@contextlib.contextmanager
+def azurite(scheme: str = "http", *options: str, trust: Path | None = None) -> Iterator[AzureRig]:
+    """Azurite with objects in memory. It is installed by scripts/rigs.sh.
+
+    :param options: more of its own. :param trust: the certificate that it shows, as PEM.
+    """
     from azure.core.exceptions import AzureError
     from azure.storage.blob import BlobServiceClient
 
@@ -54,13 +60,14 @@ def azure_rig() -> Iterator[AzureRig]:
         pytest.fail("Azurite is not there: run scripts/rigs.sh")
     ports = [free_port() for _ in range(3)]
     command = [(RIGS / "node.path").read_text().strip(), str(script), "--silent", "--disableTelemetry"]
-    command += ["--skipApiVersionCheck", "--inMemoryPersistence"]
+    command += ["--skipApiVersionCheck", "--inMemoryPersistence", *options]
     for option, port in zip(("--blobPort", "--queuePort", "--tablePort"), ports, strict=True):
         command += [option, str(port)]
     process = subprocess.Popen(command, cwd=RIGS, stdout=subprocess.DEVNULL)
-    endpoint = f"http://127.0.0.1:{ports[0]}/devstoreaccount1"
+    endpoint = f"{scheme}://127.0.0.1:{ports[0]}/devstoreaccount1"
     credential = {"account_name": "devstoreaccount1", "account_key": DEV_KEY}
-    service = BlobServiceClient(endpoint, credential=credential, retry_total=0)
+    verify = {"connection_verify": str(trust)} if trust else {}
+    service = BlobServiceClient(endpoint, credential=credential, retry_total=0, **verify)
     try:
         for _ in range(300):
             try:
@@ -70,8 +77,51 @@ def azure_rig() -> Iterator[AzureRig]:
                 time.sleep(0.1)
         else:
             pytest.fail("Azurite did not start")
-        yield AzureRig(endpoint, f"http://127.0.0.1:{ports[1]}/devstoreaccount1", service)
+        yield AzureRig(endpoint, f"{scheme}://127.0.0.1:{ports[1]}/devstoreaccount1", service)
     finally:
         service.close()
         process.terminate()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def azure_rig() -> Iterator[AzureRig]:
+    """One for all tests."""
+    with azurite() as rig:
+        yield rig
+
+
+@pytest.fixture
+def identity_rig(tmp_path: Path) -> Iterator[tuple[AzureRig, Path]]:
+    """One that takes tokens of identities, for which it has to speak TLS; and its certificate."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    _certify(key, certificate)
+    options = ("--oauth", "basic", "--cert", str(certificate), "--key", str(key))
+    with azurite("https", *options, trust=certificate) as rig:
+        yield rig, certificate
+
+
+def _certify(key: Path, certificate: Path) -> None:
+    """A certificate of this machine's loopback address."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    signed = (
+        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
