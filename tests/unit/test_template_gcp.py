@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import pytest
 from syncagent.drivers.wiring import DELIVERIES, name_of
 from syncagent.handlers import gcs_events
 from syncagent.packaging.targets import GCP
+from tests.rigs import terraform
 
 ROOT = Path(__file__).parents[2]
-HCL = ROOT / ".rigs/hcl/bin/python"
 TEMPLATE = GCP.folder / GCP.template
 Json = dict[str, Any]
 OBJECTS, EVERYTHING = "google_storage_bucket_iam_member", "google_project_iam_member"
@@ -24,23 +23,17 @@ OBJECTS, EVERYTHING = "google_storage_bucket_iam_member", "google_project_iam_me
 
 @pytest.fixture(scope="module")
 def told() -> Json:
-    assert HCL.exists(), "what reads Terraform's language is not there: run scripts/rigs.sh"
-    command = [str(HCL), str(ROOT / "tests/rigs/hcl.py"), str(TEMPLATE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: Json = json.loads(done.stdout)
-    return found
+    return terraform.read(TEMPLATE)
 
 
 @pytest.fixture(scope="module")
 def resources(told: Json) -> dict[str, Json]:
-    """By ``type.name``."""
-    return {f"{kind}.{name}": body for one in told["resource"] for kind, named in one.items() for name, body in named.items()}  # fmt: skip
+    return terraform.resources(told)
 
 
 @pytest.fixture(scope="module")
 def variables(told: Json) -> dict[str, Json]:
-    return {name: body for one in told["variable"] for name, body in one.items()}
+    return terraform.variables(told)
 
 
 def texts(node: Any) -> Iterator[str]:
@@ -114,6 +107,15 @@ def test_variables_are_described_and_what_they_take_is_said(variables: dict[str,
             assert text(one["error_message"]), name
     asked = {name for name, body in variables.items() if "default" not in body}
     assert asked == {"bucket", "account", "project", "region"}
+
+
+def test_variables_are_the_other_clouds_parameters(variables: dict[str, Json]) -> None:
+    text = (ROOT / "deploy/aws/template.yaml").read_text()
+    theirs = re.findall(r"^  (\w+):\n    Type: ", text.partition("\nConditions:")[0], re.MULTILINE)
+    assert len(theirs) > 10
+    renamed = {"alarm_topic": "alarm_channel"}
+    names = (re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower() for name in theirs)
+    assert {renamed.get(name, name) for name in names} - {"architecture"} <= set(variables)
 
 
 @pytest.mark.parametrize(
