@@ -135,7 +135,7 @@ resource storage 'Microsoft.Storage/storageAccounts@2023-05-01' = {
       name: 'events'
     }
 
-    // What failed twelve times waits here. The host would make it, but may make no queues.
+    // What failed a hundred times, for most of a day, waits here for a week. The host would make it, but may make no queues.
     resource poison 'queues' = if (byQueue) {
       name: 'events-poison'
     }

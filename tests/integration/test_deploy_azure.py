@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from syncagent.drivers import azure_wiring
-from syncagent.drivers.wiring import KEPT_DAYS
+from syncagent.drivers.wiring import DELIVERIES, KEPT_DAYS
 from syncagent.packaging import Target
 from syncagent.packaging.targets import AZURE
 from tests.rigs.arm import Template, value
@@ -272,10 +272,10 @@ def test_the_subscription_asks_for_what_bind_asks_for() -> None:
 
 def test_what_fails_is_kept_and_tried_as_often_as_the_docs_say() -> None:
     queues = json.loads((DEPLOY / "host.json").read_text())["extensions"]["queues"]
-    assert queues["maxDequeueCount"] == 12
+    assert queues["maxDequeueCount"] == DELIVERIES
     readme = (DEPLOY / "README.md").read_text()
     assert queues["visibilityTimeout"] == "00:10:00"
-    assert "twelve times in two hours" in readme
+    assert "fails for most of a day" in readme  # 100 times 10 minutes are 16 hours
     assert "every ten minutes" in readme
     poison = template().resource("storage", "queues", "poison")
     assert value(poison.properties["name"], {}) == "events-poison"  # the host's own choice

@@ -17,7 +17,7 @@ from zipfile import ZipFile
 from tests.rigs.arm import Template, value
 
 _EVERYWHERE = {"--output", "--query"}
-# Required flags, and those of the others that a README of ours may want; of 2.79 and https://learn.microsoft.com/cli/azure/reference-index.
+# Required flags, and those of the others that a README of ours may want: https://learn.microsoft.com/cli/azure/reference-index.
 COMMANDS: dict[str, tuple[set[str], set[str]]] = {
     "login": (set(), {"--tenant", "--use-device-code"}),
     "extension add": ({"--name"}, {"--upgrade", "--yes"}),
