@@ -143,7 +143,7 @@ class AzureQueue:
         if status == 403:
             return AccessDenied(
                 f"not allowed: {_ACTIONS[kind]} on queue {name}", resource=name,
-                hint="give the role 'Storage Queue Data Message Processor'", permission=_ACTIONS[kind],
+                hint="give the role 'Storage Queue Data Contributor'", permission=_ACTIONS[kind],
             )  # fmt: skip
         if status in {408, 409, 429} or status >= 500:
             return Transient(f"Azure is busy ({code or status}) on queue {name}", resource=name)
