@@ -57,7 +57,7 @@ variable "dataset" {
 variable "wiring" {
   type        = string
   default     = "queue"
-  description = "How events come to the function: queue or eventarc; see deploy/README.md."
+  description = "How events come to the function: queue or eventarc; see deploy/README.md. With eventarc nothing has to be bound."
   validation {
     condition     = contains(["queue", "eventarc"], var.wiring)
     error_message = "Choose queue or eventarc."

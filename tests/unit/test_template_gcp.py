@@ -235,6 +235,7 @@ def test_alarms(resources: dict[str, Json]) -> None:
     metrics = {}
     for name, body in found.items():
         assert body["notification_channels"] == "${local.told}"
+        assert ("count" in body) is (name != "errors"), "without a queue there is nothing that waits"
         (condition,) = body["conditions"]
         metrics[name] = re.search(
             r'metric\.type=\\"([^"\\]+)', condition["condition_threshold"][0]["filter"]
