@@ -95,6 +95,10 @@ def _bind(
     wiring = agent.wiring(dataset, target := _target(agent, dataset, given))
     try:
         steps = wiring.plan(unbind=unbind)
+        if not steps:
+            output.note(
+                f"nothing is bound for {dataset.name!r}; if it was bound with other options, repeat them"
+            )
         # Looked at before anything is done: half a wiring is worse than none.
         ahead = [step for step in steps if step.action is Action.FAILED]
         if dry_run:
@@ -108,7 +112,11 @@ def _bind(
                 _tell(dataset, step, as_json=as_json, error=reason)
                 raise
             _tell(dataset, step, as_json=as_json)
-        if not unbind:
+        if unbind and not steps:
+            output.note(
+                "nothing is there that bind made; for another queue or function than the settings', name it"
+            )
+        elif not unbind:
             _advise(agent, dataset, target, wiring.queue)
     finally:
         wiring.close()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import re
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote_plus, unquote_plus
 
 EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*", "s3:ObjectRestore:*")
 """What items depend on. What a lifecycle deletes is no ``ObjectRemoved``."""
@@ -21,6 +22,8 @@ KINDS = {
 }
 """Lists of a notification document, and the field that says where an entry sends to."""
 BRIDGE = "EventBridgeConfiguration"
+_ENCODED = re.compile(r"[A-Za-z0-9!_.*'()/%+-]*")
+"""Values of filters that S3 compares with keys: characters that are safe in a key, and escapes."""
 
 Json = dict[str, Any]
 
@@ -92,11 +95,27 @@ def plain(entry: Any) -> Any:
     return rest, sorted(entry.get("Events", [])), filter_of(entry)
 
 
+def encoded(prefix: str) -> str:
+    """A filter's value, as S3 writes keys into events: form-encoded, a space as a plus, a slash and a star as they are.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html
+    """
+    return quote_plus(prefix, safe="/*").replace("~", "%7E")
+
+
+def matches(entry: Json) -> bool:
+    """Whether an entry's filter matches any key at all: a value that is not encoded, such as ``day=1/``, matches none."""
+    return all(_ENCODED.fullmatch(one.get("Value", "")) for one in _rules(entry))
+
+
 def filter_of(entry: Json) -> tuple[str, str]:
     """Prefix and suffix, decoded."""
-    rules = entry.get("Filter", {}).get("Key", {}).get("FilterRules", [])
-    told = {str(one["Name"]).lower(): unquote_plus(one.get("Value", "")) for one in rules}
+    told = {str(one["Name"]).lower(): unquote_plus(one.get("Value", "")) for one in _rules(entry)}
     return told.get("prefix", ""), told.get("suffix", "")
+
+
+def _rules(entry: Json) -> list[Json]:
+    return list(entry.get("Filter", {}).get("Key", {}).get("FilterRules", []))
 
 
 def overlapping(events: list[str]) -> bool:

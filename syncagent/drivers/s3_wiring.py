@@ -13,7 +13,7 @@ import fnmatch
 import json
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, urlsplit
 
 from syncagent.drivers.queues import parse_queue
 from syncagent.drivers.s3 import BAD_KEY, BUSY, EXPIRED, PERFORM, S3Driver, client_of, sdk_error, session_of
@@ -26,8 +26,10 @@ from syncagent.drivers.s3_documents import (
     allows,
     comparable,
     covers,
+    encoded,
     entry_of,
     filter_of,
+    matches,
     overlapping,
     parsed,
     plain,
@@ -89,7 +91,7 @@ class S3Wiring:
         self._bucket, self._spec, self._integration = spec.bucket, spec, integration
         self._target, self._to = target, to
         self._id = f"{_ID}{target.id}"
-        self._sid = f"{_SID}{target.id.replace('-', '')}"
+        self._sid = _sid_of(self._id)
         self._prefix = spec.path + ("/" if spec.path and spec.scope is Scope.FOLDER else "")
         self._given = parse_queue(target.queue) if target.queue else None
         # Room for the "-dead" of its dead letters.
@@ -113,15 +115,16 @@ class S3Wiring:
         """See `Wiring.queue`."""
         if self._to == "function":
             return None
-        if self._target.queue:
-            return self._target.queue
+        return self._target.queue or self._url(self._name)
+
+    def _url(self, queue: str) -> str:
         told = {
             "region": self._region,
             "endpoint": self._spec.endpoint,
             "profile": self._spec.options.get("profile"),
         }
         query = "&".join(f"{name}={quote(value, safe=':/')}" for name, value in told.items() if value)
-        return f"sqs://{self._name}?{query}"
+        return f"sqs://{queue}?{query}"
 
     def plan(self, *, unbind: bool = False) -> list[Step]:
         """See `Wiring.plan`."""
@@ -134,10 +137,11 @@ class S3Wiring:
         if self._to == "function":
             return self._unbind_function() if unbind else self._bind_function()
         queue = self._read_queue(self._name)
+        self._check_account(queue, unbind=unbind)
         if self._to == "eventbridge":
             return self._unbind_bridge(queue) if unbind else self._bind_bridge(queue)
         if unbind:
-            return [*self._unnotify(), *self._remove_queue(queue)]
+            return [*self._unnotify(queue), *self._remove_queue(queue)]
         return [
             *self._make_queue(queue),
             self._allow(queue, self._statement_of_bucket),
@@ -179,6 +183,22 @@ class S3Wiring:
                 }
         except NotFound:
             return None
+
+    def _check_account(self, queue: Json | None, *, unbind: bool) -> None:
+        """A queue's own URL names its account; by its name, only a queue of these credentials' account is found or made."""
+        if self._given is None or not self._given.url.startswith("https:"):
+            return
+        account = urlsplit(self._given.url).path.split("/")[1]
+        if queue is not None and _part(queue, _ACCOUNT) != account:
+            raise ConfigError(
+                f"queue {self._name} is of account {account}, and these credentials are of {_part(queue, _ACCOUNT)}",
+                resource=self._name, hint="name a queue of the bucket's account",
+            )  # fmt: skip
+        if queue is None and not unbind:
+            raise NotFound(
+                f"no such queue: {self._given.url}", resource=self._name,
+                hint=f"check it, or let one be made: --queue '{self._url(self._name)}'",
+            )  # fmt: skip
 
     def _there(self, name: str) -> Json:
         """A queue's attributes, of one that a step before this one made.
@@ -358,17 +378,16 @@ class S3Wiring:
     def _wanted(self, arn: str, kind: str) -> Json:
         entry: Json = {"Id": self._id, KINDS[kind]: arn, "Events": list(EVENTS)}
         if self._prefix:
-            # S3 wants the value as it writes keys into events: form-encoded, a space as a plus.
-            # https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html
-            value = quote_plus(self._prefix, safe="/")
-            entry["Filter"] = {"Key": {"FilterRules": [{"Name": "prefix", "Value": value}]}}
+            rule = {"Name": "prefix", "Value": encoded(self._prefix)}
+            entry["Filter"] = {"Key": {"FilterRules": [rule]}}
         return entry
 
     def _covers(self, entry: Json, field: str, arn: str) -> bool:
         prefix, suffix = filter_of(entry)
         told = entry.get("Events", [])
         every = all(any(fnmatch.fnmatchcase(event, one) for one in told) for event in EVENTS)
-        return entry.get(field) == arn and every and not suffix and self._prefix.startswith(prefix)
+        reaches = not suffix and self._prefix.startswith(prefix) and matches(entry)
+        return entry.get(field) == arn and every and reaches
 
     def _overlap(self, document: Json, arn: str | None) -> ConfigError | None:
         """S3 refuses two entries whose events and filters overlap, and does not say which."""
@@ -378,6 +397,9 @@ class S3Wiring:
                 touches = prefix.startswith(self._prefix) or self._prefix.startswith(prefix)
                 if entry.get("Id") != self._id and touches and overlapping(entry.get("Events", [])):
                     hint = "share them by --to eventbridge, or let it send to an SNS topic, and the topic to both"
+                    if self._shares(entry):
+                        queue = self._url(entry["QueueArn"].rpartition(":")[2])
+                        hint = f"it is another dataset's, whose queue tells of both: --queue '{queue}'"
                     if entry.get(KINDS[kind]) == arn:
                         hint = "it sends to the same place, but not all that is needed: remove it, and run it again"
                     return ConfigError(
@@ -387,32 +409,44 @@ class S3Wiring:
                     )  # fmt: skip
         return None
 
-    def _unnotify(self) -> list[Step]:
-        if entry_of(self._read_document(), self._id) is None:
+    def _shares(self, entry: Json) -> bool:
+        """Whether an entry is another dataset's, and tells a queue all that this dataset needs."""
+        theirs = self._to == "queue" and str(entry.get("Id")).startswith(_ID) and "QueueArn" in entry
+        return theirs and self._covers(entry, "QueueArn", entry["QueueArn"])
+
+    def _unnotify(self, queue: Json | None = None) -> list[Step]:
+        """:param queue: from which other datasets may be fed by this entry."""
+        document = self._read_document()
+        if entry_of(document, self._id) is None:
             return []
+        own = {_sid_of(str(entry.get("Id"))) for kind in KINDS for entry in document.get(kind, [])}
+        sids = {str(one.get("Sid")) for one in statements_of(queue or {})}
+        fed = any(sid.startswith(_SID) and sid not in own for sid in sids)
         return [
             Step(
                 Action.REMOVED,
                 f"notification {self._id} of bucket {self._bucket}",
-                "",
+                "other datasets of its queue have no other: bind them again" if fed else "",
                 lambda: self._write(lambda told: told),
             )
         ]
 
     def _write(self, change: Callable[[Json], Json]) -> None:
         """Read the document, take our entry out, change the rest, write it, and look whether it is there."""
-        before = self._read_document()
-        others = {
-            name: without(value, self._id) if name in KINDS else value for name, value in before.items()
-        }
-        wanted = {name: value for name, value in change(others).items() if value != []}
 
-        def put() -> None:
+        def put() -> Json:
+            # Read anew at each try: S3 writes on no condition, so what others write meanwhile would be lost.
+            others = {
+                name: without(value, self._id) if name in KINDS else value
+                for name, value in self._read_document().items()
+            }
+            told = {name: value for name, value in change(others).items() if value != []}
             with self._translated(f"bucket {self._bucket}"):
                 # No SkipDestinationValidation: S3 then says at once that it may not send there.
                 self._client("s3").put_bucket_notification_configuration(
-                    Bucket=self._bucket, NotificationConfiguration=wanted
+                    Bucket=self._bucket, NotificationConfiguration=told
                 )
+            return told
 
         def verify() -> None:
             if comparable(self._read_document()) != comparable(wanted):
@@ -422,7 +456,7 @@ class S3Wiring:
                 )  # fmt: skip
 
         # A queue's new policy, and the document itself, may take seconds until all of AWS knows them.
-        retrying(put, attempts=10)()
+        wanted = retrying(put, attempts=10)()
         retrying(verify)()
 
     # -- EventBridge -----------------------------------------------------------------------------
@@ -670,6 +704,11 @@ def _translate_answer(error: Any, what: str, name: str) -> SyncAgentError:
 
 def _whose(id: str) -> str:
     return "shared with another dataset" if id.startswith(_ID) else "not made by bind"
+
+
+def _sid_of(id: str) -> str:
+    """A statement's id from a dataset's entry's."""
+    return f"{_SID}{id.removeprefix(_ID).replace('-', '')}"
 
 
 def _dead_of(queue: Json) -> str:

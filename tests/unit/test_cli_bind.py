@@ -143,7 +143,9 @@ def test_unbind_removes_it(place: Place, capsys: pytest.CaptureFixture[str]) -> 
     assert [line[0] for line in told.out.splitlines()] == ["-"] * 4
     assert (place.queues(), place.entries()) == ([], [])
     assert run(["bind", place.name, "--unbind"]) == 0
-    assert capsys.readouterr().out == ""
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"nothing is bound for '{place.name}'")
 
 
 def test_what_is_in_the_way_is_said_and_nothing_is_done(

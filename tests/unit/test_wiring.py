@@ -182,6 +182,7 @@ def entry(
         ("/in%20coming/a%2Bb%26c%3D1", "in+coming/a%2Bb%26c%3D1/"),
         ("/%E5%86%99%E7%9C%9F", "%E5%86%99%E7%9C%9F/"),
         ("/tra", "tra/"),
+        ("/a~*(1)!", "a%7E*%281%29%21/"),
     ],
 )
 def test_the_filter_is_the_path_as_s3_writes_keys(aws: Aws, path: str, value: str | None) -> None:
@@ -307,6 +308,57 @@ def test_an_entry_that_does_the_same_already_is_enough(aws: Aws) -> None:
     less = find(wiring.plan(), "notification")
     assert less.action is Action.FAILED
     assert "remove it, and run it again" in less.detail
+
+
+def test_an_entry_that_matches_no_key_is_not_enough(aws: Aws) -> None:
+    arn = aws.queue()
+    for value, enough in (("day%3D1/", True), ("day=1/", False)):
+        aws.put(entry(arn, "by hand", value))
+        found = find(aws.open("/day%3D1").plan(), "notification")
+        assert found.action is (Action.SAME if enough else Action.FAILED), value
+
+
+def test_another_datasets_queue_that_tells_of_both_is_named(aws: Aws) -> None:
+    apply(aws.open("/raw"))
+    inner = {"dataset": "second", "id": "b" * 24}
+    step = find(aws.open("/raw/new", **inner, queue=None).plan(), "notification")
+    assert step.action is Action.FAILED
+    url = f"sqs://photos-{aws.id}?region=us-east-1&endpoint={aws.endpoint}"
+    assert f"--queue '{url}'" in step.detail
+    # As it is said, so it is done; and who unbinds is told who goes without.
+    apply(second := aws.open("/raw/new", **inner, queue=url))
+    assert {step.action for step in second.plan()} == {Action.SAME}
+    assert "bind them again" in find(aws.open("/raw").plan(unbind=True), "notification").detail
+    assert find(second.plan(unbind=True), "policy").action is Action.REMOVED
+    apply(second, unbind=True)
+    assert find(aws.open("/raw").plan(unbind=True), "notification").detail == ""
+
+
+def test_what_others_write_between_two_tries_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    theirs = f"<QueueConfiguration><Id>theirs</Id><Queue>{ARN}</Queue><Event>s3:ObjectTagging:*</Event></QueueConfiguration>"
+    document = b"<NotificationConfiguration/>"
+    tries = 0
+
+    def reply(request: Request) -> Answer:
+        nonlocal document, tries
+        if request.method == "PUT":
+            tries += 1
+            if tries == 1:  # the queue's policy is not known everywhere yet, and somebody else is faster
+                document = f"<NotificationConfiguration>{theirs}</NotificationConfiguration>".encode()
+                return s3_error(400, "InvalidArgument")
+            document = request.body
+            return 200, {}, b""
+        return s3_answers((200, {}, b""), told=document)(request)
+
+    with FakeHttp(reply) as server:
+        spec = parse_url(f"s3://b?endpoint={server.url}&region=us-east-1")
+        wiring = open_wiring(spec, Target("photos", "1", queue="sqs://photos"), KEY)
+        apply(wiring)
+        wiring.close()
+    assert tries == 2
+    assert b"<Id>theirs</Id>" in document
+    assert b"<Id>syncagent-1</Id>" in document
 
 
 def test_what_others_write_after_the_plan_is_kept(aws: Aws) -> None:
@@ -471,6 +523,20 @@ def test_what_is_in_another_region_is_refused(aws: Aws) -> None:
         wiring.plan()
     with pytest.raises(NotFound, match="no such function: none"):
         aws.open(to="function", function="none").plan()
+
+
+def test_what_is_in_another_account_is_refused(aws: Aws) -> None:
+    url = f"https://sqs.us-east-1.amazonaws.com/210987654321/photos-{aws.id}"
+    with pytest.raises(NotFound, match=r"no such queue: https://.*--queue 'sqs://photos-"):
+        aws.open(queue=url).plan()
+    assert aws.open(queue=url).plan(unbind=True) == []
+    aws.queue()
+    for unbind in (False, True):
+        with pytest.raises(
+            ConfigError, match="is of account 210987654321, and these credentials are of 1234"
+        ):
+            aws.open(queue=url).plan(unbind=unbind)
+    assert aws.open(queue=url.replace("210987654321", "123456789012")).plan()
 
 
 def test_directory_buckets_and_keys_of_aws_are_refused(aws: Aws) -> None:
