@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 from syncagent.packaging.archive import write_zip
 from syncagent.packaging.bom import bill_of_materials
@@ -31,7 +32,7 @@ class Package:
     bom: Path
     """CycloneDX 1.6, JSON."""
     checksums: Path
-    """Of the three others, as ``sha256sum --check`` reads it."""
+    """Of the others, as ``sha256sum --check`` reads it."""
     sha256: str
     """Of the archive."""
     size: int
@@ -53,10 +54,13 @@ def package(
     :param on_step: told what is being done.
     :raises ConfigError: pip is missing, or a package has no wheel for the target.
     :raises Transient: the packages cannot be fetched.
+    :raises OSError: the folder cannot be written to.
     """
     cloud = target.cloud
     names = ["requirements.txt", *(["requirements-labels.txt"] if labels else [])]
     requirements = pinned([cloud.folder / name for name in names], target)
+    out.mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=out).close()  # a folder that cannot be written to is told before all the work
     with TemporaryDirectory(prefix="syncagent-package-") as scratch:
         on_step(f"fetching {len(requirements)} packages")
         wheels = fetch(requirements, target, Path(scratch) / "wheels")
@@ -72,19 +76,25 @@ def package(
             tree = {**unpack(wheels, cloud), **ours}
             files |= {cloud.below + name: data for name, data in tree.items()}
             bytecode = add_bytecode(files, target)
-    out.mkdir(parents=True, exist_ok=True)
+            if bytecode is None:
+                on_step(
+                    f"not compiled, so the function starts slower: there is no Python {target.python} here"
+                )
     archive = out / f"syncagent-{cloud.name}.zip"
     write_zip(archive, files)
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     template = out / cloud.template
     template.write_text(_template(target), encoding="utf-8")
+    beside = [out / name for name in cloud.beside]
+    for path in beside:
+        shutil.copy(cloud.folder / path.name, path)
     bom = out / f"syncagent-{cloud.name}.cdx.json"
     bom.write_text(bill_of_materials(archive.name, digest, wheels, target, bytecode), encoding="utf-8")
     sums = out / f"syncagent-{cloud.name}.sha256"
     sums.write_text(
         "".join(
             f"{hashlib.sha256(one.read_bytes()).hexdigest()}  {one.name}\n"
-            for one in (archive, template, bom)
+            for one in (archive, template, bom, *beside)
         )
     )
     return Package(

@@ -99,9 +99,11 @@ def _failed(told: str, target: Target) -> None:
     if "No module named pip" in told:
         raise ConfigError("packages are fetched by pip, which is not installed", hint="python -m ensurepip")
     if found := re.search(r"No matching distribution found for (\S+)", told):
+        if "Retrying (" in told:  # pip then goes on as if the index were empty
+            raise Transient("pip cannot reach its package index", hint="look at the network, and try again")
         raise ConfigError(
-            f"{found[1]} has no wheel for Python {target.python} on {target.arch}, or the index does not have it",
-            resource=found[1], hint="choose another --python",
+            f"{found[1]} has no wheel for Python {target.python} with glibc 2.{target.cloud.glibc[target.python]} on {target.arch},"
+            " or pip's index does not have it", resource=found[1], hint="choose another --python, or another index",
         )  # fmt: skip
     if "DO NOT MATCH THE HASHES" in told:
         raise ConfigError(

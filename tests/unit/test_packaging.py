@@ -134,7 +134,12 @@ def test_a_lock_pins_what_the_project_needs_at_the_versions_that_are_tested(clou
         (
             "ERROR: No matching distribution found for thing==1",
             ConfigError,
-            "thing==1 has no wheel for Python 3.12 on arm64",
+            "thing==1 has no wheel for Python 3.12 with glibc 2.34 on arm64",
+        ),
+        (
+            "WARNING: Retrying (Retry(total=0)) after connection broken\nERROR: No matching distribution found for thing==1",
+            Transient,
+            "cannot reach its package index",
         ),
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM", ConfigError, "its hash differs"),
         ("WARNING: x\nERROR: the network is away", Transient, "the network is away"),
@@ -296,13 +301,10 @@ def test_a_zip_depends_on_its_files_only(tmp_path: Path) -> None:
         assert all(one.external_attr >> 16 == 0o644 for one in archive.infolist()), "another user reads it"
 
 
-def test_bytecode_is_the_same_wherever_it_is_made_and_names_no_folder(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_bytecode_is_the_same_wherever_it_is_made_and_names_no_folder() -> None:
     source = b"'''Doc of the module.'''\nfrom __future__ import annotations\n\ndef f(x):\n    'Doc of f.'\n    return x in {'a', 'b', 'c'}\n"
     made = []
-    for seed in ("1", "2"):
-        monkeypatch.setenv("PYTHONHASHSEED", seed)
+    for _ in range(2):  # each time with hashes of its own
         files = {"pkg/one.py": source, "pkg/data.txt": b"x"}
         assert bytecode.add_bytecode(files, Target(AWS, HERE))
         made.append(files)
@@ -333,6 +335,25 @@ def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Wheel:
     made = wheel(tmp_path, thing="x")
     monkeypatch.setattr(packaging, "fetch", lambda *_: [made])
     return made
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    told: list[str] = []
+    with pytest.raises(NotADirectoryError):
+        packaging.package(Target(AWS), tmp_path / "file/dist", on_step=told.append)
+    assert told == []
+
+
+def test_an_archive_that_is_not_compiled_says_so(
+    fetched: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bytecode.shutil, "which", lambda _: None)
+    other = next(one for one in AWS.glibc if one != HERE)
+    for python, said in ((HERE, False), (other, True)):
+        told: list[str] = []
+        packaging.package(Target(AWS, python), tmp_path / python, on_step=told.append)
+        assert any(f"no Python {python} here" in one for one in told) is said
 
 
 @pytest.mark.parametrize("cloud", ALL, ids=lambda cloud: cloud.name)
