@@ -34,8 +34,11 @@ class Cloud:
     entry: tuple[str, ...]
     """Files of ``deploy/NAME`` that go to the archive's top."""
     template: str
+    """What deploys the archive; written beside it, with the archive's Python and machine as its defaults."""
     modules: tuple[str, ...]
     """What of syncagent the archive starts from; what these import comes along."""
+    beside: tuple[str, ...] = ()
+    """Files of ``deploy/NAME`` that are written beside the archive, too."""
     archs: tuple[str, ...] = ("x86_64",)
     below: str = ""
     """Where in the archive packages are."""
@@ -115,6 +118,7 @@ GCP = Cloud(
     glibc={"3.11": 35, "3.12": 35, "3.13": 35},
     entry=("main.py",),
     template="main.tf",
+    beside=("gcloud.sh",),
     modules=("handlers.gcp", "drivers.gcs", "drivers.gcs_secrets"),
     installs=True,
     defaults={r'(variable "python" \{\n  type        = string\n  default     = ").*(")': "{python}"},
