@@ -419,14 +419,12 @@ class S3Wiring:
         document = self._read_document()
         if entry_of(document, self._id) is None:
             return []
-        own = {_sid_of(str(entry.get("Id"))) for kind in KINDS for entry in document.get(kind, [])}
-        sids = {str(one.get("Sid")) for one in statements_of(queue or {})}
-        fed = any(sid.startswith(_SID) and sid not in own for sid in sids)
+        ids = [str(entry.get("Id")) for kind in KINDS for entry in document.get(kind, [])]
         return [
             Step(
                 Action.REMOVED,
                 f"notification {self._id} of bucket {self._bucket}",
-                "other datasets of its queue have no other: bind them again" if fed else "",
+                _left_without(queue, ids),
                 lambda: self._write(lambda told: told),
             )
         ]
@@ -514,7 +512,8 @@ class S3Wiring:
         rule, _ = self._read_rule()
         steps = []
         if rule is not None:
-            steps.append(Step(Action.REMOVED, f"rule {self._id}", "", self._remove_rule))
+            why = _left_without(queue, self._rules_to(queue))
+            steps.append(Step(Action.REMOVED, f"rule {self._id}", why, self._remove_rule))
         if BRIDGE in self._read_document():
             steps.append(
                 Step(
@@ -531,27 +530,33 @@ class S3Wiring:
 
     def _other_rule(self, queue: Json | None) -> str:
         """Somebody else's rule that sends all that ours would to the queue, as our CloudFormation template has one; or nothing."""
-        if queue is None:
-            return ""
-        with self._translated(f"rule {self._id}"):
-            events = self._client("events")
-            for name in events.list_rule_names_by_target(TargetArn=queue["QueueArn"])["RuleNames"]:
-                rule = events.describe_rule(Name=name)
-                if rule.get("State") == "ENABLED" and covers(
-                    parsed(rule.get("EventPattern")), self._bucket, self._prefix
-                ):
-                    return str(name)
+        for name in self._rules_to(queue):
+            with self._translated(f"rule {name}"):
+                rule = self._client("events").describe_rule(Name=name)
+            if rule.get("State") == "ENABLED" and covers(
+                parsed(rule.get("EventPattern")), self._bucket, self._prefix
+            ):
+                return name
         return ""
 
+    def _rules_to(self, queue: Json | None) -> list[str]:
+        if queue is None:
+            return []
+        with self._translated(f"rule {self._id}"):
+            told = self._client("events").list_rule_names_by_target(TargetArn=queue["QueueArn"])
+        return list(told["RuleNames"])
+
     def _read_rule(self) -> tuple[Json | None, str]:
-        """Our rule, and the ARN that it sends to."""
+        """Our rule, and the ARN that it sends events to, as they are; or nothing."""
         try:
             with self._translated(f"rule {self._id}"):
                 rule: Json = self._client("events").describe_rule(Name=self._id)
                 told = self._client("events").list_targets_by_rule(Rule=self._id)["Targets"]
         except NotFound:
             return None, ""
-        return rule, next((str(one["Arn"]) for one in told if one["Id"] == "syncagent"), "")
+        ours: Json = next((one for one in told if one["Id"] == "syncagent"), {})
+        # An event that is made into another text on its way is none that we know.
+        return rule, "" if any(name.startswith("Input") for name in ours) else str(ours.get("Arn", ""))
 
     def _remove_rule(self) -> None:
         with contextlib.suppress(NotFound), self._translated(f"rule {self._id}"):
@@ -672,7 +677,9 @@ def _translate_answer(error: Any, what: str, name: str) -> SyncAgentError:
         service = {"queue": "sqs", "rule": "events", "function": "lambda", "bucket": "s3"}[
             what.partition(" ")[0]
         ]
-        action = named[1] if named else _ACTIONS.get(operation, f"{service}:{operation}")
+        action = _ACTIONS.get(operation, f"{service}:{operation}")
+        if named and named[1].lower() != action.lower():  # SQS says it in small letters
+            action = named[1]
         return AccessDenied(
             f"not allowed: {action} on {what}",
             resource=name,
@@ -709,6 +716,13 @@ def _whose(id: str) -> str:
 def _sid_of(id: str) -> str:
     """A statement's id from a dataset's entry's."""
     return f"{_SID}{id.removeprefix(_ID).replace('-', '')}"
+
+
+def _left_without(queue: Json | None, ids: list[str]) -> str:
+    """What to say when ours goes: other datasets may send to the queue by their statements, and have no entry of these ids."""
+    sids = {str(one.get("Sid")) for one in statements_of(queue or {})}
+    without = {sid for sid in sids if sid.startswith(_SID)} - set(map(_sid_of, ids))
+    return "other datasets of its queue have no other: bind them again" if without else ""
 
 
 def _dead_of(queue: Json) -> str:

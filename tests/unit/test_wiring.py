@@ -397,6 +397,30 @@ def test_another_way_takes_the_place_of_the_old_one(aws: Aws, aws_rig: Any) -> N
     assert "EventBridgeConfiguration" in aws_rig.s3.get_bucket_notification_configuration(Bucket=bucket)
 
 
+def test_a_rule_that_is_altered_or_shared(aws: Aws, aws_rig: Any) -> None:
+    aws_rig.s3.create_bucket(Bucket=aws.bucket)
+    events = boto3.client("events", endpoint_url=aws_rig.endpoint, **KEYS)
+    aws.stack.callback(events.close)
+    spec = parse_url(f"s3://{aws.bucket}/raw?endpoint={aws_rig.endpoint}&region=us-east-1")
+    target = replace(aws.target, to="eventbridge")
+    apply(first := open_wiring(spec, target, KEY))
+    apply(
+        second := open_wiring(
+            replace(spec, path="raw/new"), replace(target, dataset="second", id="b" * 24), KEY
+        )
+    )
+    for wiring in (first, second):
+        aws.stack.callback(wiring.close)
+    assert find(second.plan(), "rule").detail == "shared with another dataset"
+    assert "bind them again" in find(first.plan(unbind=True), "rule").detail
+    name = f"syncagent-{aws.id}"
+    (told,) = events.list_targets_by_rule(Rule=name)["Targets"]
+    events.put_targets(Rule=name, Targets=[{**told, "InputPath": "$.detail.object"}])
+    assert find(first.plan(), "rule").action is Action.CHANGED
+    apply(first)
+    assert events.list_targets_by_rule(Rule=name)["Targets"] == [told]
+
+
 def test_a_rule_of_our_template_is_enough(aws: Aws, aws_rig: Any) -> None:
     """The one of deploy/aws/template.yaml, with its queue's policy."""
     bucket, name = aws.bucket, f"stack-{aws.id}"
@@ -625,7 +649,11 @@ def test_s3s_errors_are_ours(
 def test_a_right_that_is_missing_to_look_is_named() -> None:
     with FakeHttp() as server:
         server.always(
-            (403, {"Content-Type": "application/x-amz-json-1.0"}, b'{"__type": "AccessDeniedException"}')
+            (
+                403,
+                {"Content-Type": "application/x-amz-json-1.0"},
+                b'{"__type": "AccessDeniedException", "message": "User: u is not authorized to perform: sqs:getqueueurl on resource: q"}',
+            )
         )
         spec = parse_url(f"s3://b?endpoint={server.url}&region=us-east-1")
         wiring = open_wiring(spec, Target("photos", "1"), KEY)
