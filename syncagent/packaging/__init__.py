@@ -111,7 +111,7 @@ def package(
 
 
 def _template(target: Target) -> str:
-    """The cloud's template, with the Python and the machine of this archive as its defaults."""
+    """The cloud's template, with the Python and the machine of this archive."""
     text = (target.cloud.folder / target.cloud.template).read_text(encoding="utf-8")
     for pattern, value in target.defaults().items():
         found = list(re.finditer(pattern, text))

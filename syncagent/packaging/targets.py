@@ -34,7 +34,7 @@ class Cloud:
     entry: tuple[str, ...]
     """Files of ``deploy/NAME`` that go to the archive's top."""
     template: str
-    """What deploys the archive; written beside it, with the archive's Python and machine as its defaults."""
+    """What deploys the archive; written beside it, for the archive's Python and machine."""
     modules: tuple[str, ...]
     """What of syncagent the archive starts from; what these import comes along."""
     beside: tuple[str, ...] = ()
@@ -108,8 +108,8 @@ AWS = Cloud(
         r"botocore/data/.*/service-2\.json\.gz": _undocumented,
     },
     defaults={
-        r"(\n  Python:\n    Type: String\n    Default: ').*(')": "{python}",
-        r"(\n  Architecture:\n    Type: String\n    Default: ).*(\n)": "{arch}",
+        r"(\n      Runtime: python).*(\n)": "{python}",
+        r"(\n      Architectures: \[).*(\]\n)": "{arch}",
     },
 )
 GCP = Cloud(

@@ -390,7 +390,7 @@ def test_the_template_fits_its_archive(cloud: Cloud, python: str) -> None:
     theirs = (cloud.folder / cloud.template).read_text()
     changed = [line for line, old in zip(text.splitlines(), theirs.splitlines(), strict=True) if line != old]
     assert len(changed) <= 2, "nothing but the defaults"
-    wanted = {"aws": f"Default: '{python}'", "gcp": python.replace(".", ""), "azure": f"'{python}'"}[
+    wanted = {"aws": f"Runtime: python{python}\n", "gcp": python.replace(".", ""), "azure": f"'{python}'"}[
         cloud.name
     ]
     assert wanted in text or f'"{python}"' in text
@@ -404,7 +404,7 @@ def test_the_command(fetched: Wheel, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert Path(told["archive"]).stat().st_size == told["size"]
-    assert "Default: arm64" in (out / "template.yaml").read_text()
+    assert "Architectures: [arm64]" in (out / "template.yaml").read_text()
     done = CliRunner().invoke(cli, ["package", "aws", "-o", str(out), "--python", "3.8"])
     assert isinstance(done.exception, ConfigError)
     assert {path.name for path in out.iterdir()} == {
