@@ -506,7 +506,7 @@ class S3Wiring:
         old = []
         if entry_of(document, self._id) is not None:  # from another --to: each event would come twice
             old = self._unnotify()
-        return [*self._make_queue(queue), self._allow(queue, self._statement_of_rule), wired, *old, step]
+        return [*self._make_queue(queue), self._allow(queue, self._statement_of_rule), wired, step, *old]
 
     def _unbind_bridge(self, queue: Json | None) -> list[Step]:
         rule, _ = self._read_rule()

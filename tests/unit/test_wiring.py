@@ -389,6 +389,9 @@ def test_another_way_takes_the_place_of_the_old_one(aws: Aws, aws_rig: Any) -> N
         assert {step.action for step in wiring.plan()} == {Action.SAME}
     assert find(steps, "policy").action is Action.CHANGED
     assert find(steps, "notification").action is Action.REMOVED
+    assert [step.what.split()[0] for step in steps[-2:]] == ["EventBridge", "notification"], (
+        "the new way before the old one goes"
+    )
     told = aws_rig.s3.get_bucket_notification_configuration(Bucket=bucket)
     assert "QueueConfigurations" not in told
     assert "EventBridgeConfiguration" in told
