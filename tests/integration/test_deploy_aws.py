@@ -96,7 +96,7 @@ def aws(tmp_path: Path) -> Iterator[Aws]:
         process.wait()
 
 
-def test_the_readme_word_by_word(aws: Aws, server_rig: ServerRig, tmp_path: Path) -> None:
+def test_the_readme_word_by_word(aws: Aws, own_server: ServerRig, tmp_path: Path) -> None:
     with aws.client("s3") as s3:
         for bucket in ("my-photos", "my-artifacts"):
             s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
@@ -106,7 +106,7 @@ def test_the_readme_word_by_word(aws: Aws, server_rig: ServerRig, tmp_path: Path
     assert commands[: len(exports)] == exports
     mine = {
         "AWS_DEFAULT_REGION": "eu-west-1", "BUCKET": "my-photos", "ARTIFACTS": "my-artifacts", "DTLPY_USERNAME": EMAIL,
-        "DTLPY_PASSWORD": PASSWORD, "SYNCAGENT_CATALOG": f"dataloop+{server_rig.url}",
+        "DTLPY_PASSWORD": PASSWORD, "SYNCAGENT_CATALOG": f"dataloop+{own_server.url}",
     }  # fmt: skip
     assert set(re.findall(r"([A-Z_]+)=", " ".join(exports))) == set(mine)
     given = {

@@ -76,7 +76,7 @@ def deliver(function: Function, there: dict[str, Any], key: str) -> int:
 
 
 def test_the_readme_word_by_word(
-    gcs_rig: GcsRig, server_rig: ServerRig, pubsub_rig: PubSub, gcp_package: Built, gcp_python: Path, storage: str,
+    gcs_rig: GcsRig, own_server: ServerRig, pubsub_rig: PubSub, gcp_package: Built, gcp_python: Path, storage: str,
     notifications: Notifications, tmp_path: Path,
 ) -> None:  # fmt: skip
     url = f"{gcs_rig.endpoint}/storage/v1/b?project=p"
@@ -84,7 +84,7 @@ def test_the_readme_word_by_word(
     (tmp_path / "old.txt").write_text("old")
     commands = commands_of(DEPLOY / "README.md")
     account = {"DTLPY_USERNAME": EMAIL, "DTLPY_PASSWORD": PASSWORD}
-    mine = {"SYNCAGENT_CATALOG": f"dataloop+{server_rig.url}", **account}
+    mine = {"SYNCAGENT_CATALOG": f"dataloop+{own_server.url}", **account}
     given = environment(tmp_path, storage, PUBSUB_EMULATOR_HOST=f"127.0.0.1:{pubsub_rig.port}")
     function_settings = {
         **mine, "STORAGE_EMULATOR_HOST": storage, "SYNCAGENT_HOME": str(tmp_path / "function"), "SYNCAGENT_TEST_NO_BACKOFF": "1",

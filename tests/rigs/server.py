@@ -63,6 +63,13 @@ def server_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerRig]:
         yield rig
 
 
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerRig]:
+    """The server, for one test that names things as a README does."""
+    with serving(tmp_path_factory.mktemp("own-server")) as rig:
+        yield rig
+
+
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[ServerRig]:
     """The server, on a free loopback port, over a catalog of its own in `folder`."""
