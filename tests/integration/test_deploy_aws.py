@@ -21,7 +21,7 @@ import yaml
 from syncagent.drivers.s3 import _ACTIONS
 from tests.rigs.gcs import free_port
 from tests.rigs.lambda_api import Function
-from tests.rigs.packages import Shell, commands_of
+from tests.rigs.packages import Built, Shell, commands_of
 from tests.rigs.server import EMAIL, PASSWORD, ServerRig
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def aws(tmp_path: Path) -> Iterator[Aws]:
         process.wait()
 
 
-def test_the_readme_word_by_word(aws: Aws, own_server: ServerRig, tmp_path: Path) -> None:
+def test_the_readme_word_by_word(aws: Aws, own_server: ServerRig, aws_package: Built, tmp_path: Path) -> None:
     with aws.client("s3") as s3:
         for bucket in ("my-photos", "my-artifacts"):
             s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
@@ -116,6 +116,7 @@ def test_the_readme_word_by_word(aws: Aws, own_server: ServerRig, tmp_path: Path
     }  # fmt: skip
     told: dict[str, str] = {}
     with Shell(tmp_path, given, installed={"syncagent": {"s3", "cli"}, "awscli": set()}) as shell:
+        shell.has(aws_package)
         for command in commands[len(exports) :]:
             # moto's first update of a stack stumbles over a rule whose condition is false.
             told[command] = shell.run(command, again_after="500 Internal Server Error")

@@ -54,11 +54,6 @@ def deliver(world: dict[str, Any], folder: Path, key: str) -> None:
             assert told.ok, told.error
 
 
-def tool(shell: Shell, name: str, script: str) -> None:
-    (shell.tools / name).write_text(f"#!/bin/sh\n{script}\n")
-    (shell.tools / name).chmod(0o755)
-
-
 def test_the_readme_word_by_word(
     azure_rig: AzureRig, own_server: ServerRig, azure_package: Built, tmp_path: Path
 ) -> None:
@@ -88,11 +83,8 @@ def test_the_readme_word_by_word(
     told: dict[str, str] = {}
     with Shell(tmp_path, given, installed={"syncagent": {"azure", "cli"}, "azure-cli": set()}) as shell:
         python = shlex.quote(sys.executable)
-        tool(shell, "az", f'exec {python} -m tests.rigs.az "$@"')
-        # The session has built the archive already, by the same command; the same input gives the same bytes.
-        copy = f"mkdir -p dist && exec cp {shlex.quote(str(azure_package.dist))}/* dist"
-        built = f'if [ "$*" = "package azure -o dist" ]; then {copy}; fi'
-        tool(shell, "syncagent", f'{built}\nexec {python} -m syncagent "$@"')
+        shell.tool("az", f'exec {python} -m tests.rigs.az "$@"')
+        shell.has(azure_package)
         for command in commands[len(exports) :]:
             # The address of the one thing that is elsewhere here: the account, whose emulator knows no identities.
             there = f"?endpoint={azure_rig.endpoint}&anonymous=yes"

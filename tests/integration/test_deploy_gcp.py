@@ -31,11 +31,6 @@ BUCKET, PROJECT = "my-photos", "my-project"
 TOPIC = f"projects/{PROJECT}/topics/syncagent-photos"
 
 
-def tool(shell: Shell, name: str, script: str) -> None:
-    (shell.tools / name).write_text(f"#!/bin/sh\n{script}\n")
-    (shell.tools / name).chmod(0o755)
-
-
 def environment(folder: Path, storage: str, **more: str) -> dict[str, str]:
     return {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder), "PYTHONPATH": str(ROOT),
@@ -94,12 +89,9 @@ def test_the_readme_word_by_word(
     function = Function(gcp_python, gcp_package.unpacked, "push", "http", function_settings)
     with function, Shell(tmp_path, given, installed) as shell:
         python = shlex.quote(sys.executable)
-        tool(shell, "gcloud", f'exec {python} -m tests.rigs.gcloud "$@"')
-        tool(shell, "terraform", f'exec {python} -m tests.rigs.terraform "$@"')
-        # The session has built the archive already, by the same command; the same input gives the same bytes.
-        copy = f"mkdir -p dist && exec cp {shlex.quote(str(gcp_package.dist))}/* dist"
-        built = f'if [ "$*" = "package gcp -o dist" ]; then {copy}; fi'
-        tool(shell, "syncagent", f'{built}\nexec {python} -m syncagent "$@"')
+        shell.tool("gcloud", f'exec {python} -m tests.rigs.gcloud "$@"')
+        shell.tool("terraform", f'exec {python} -m tests.rigs.terraform "$@"')
+        shell.has(gcp_package)
         first = next(n for n, command in enumerate(commands) if not command.startswith("export "))
         for command in commands[:first]:
             shell.run(command)
@@ -142,7 +134,7 @@ def test_the_script_makes_what_the_template_makes(gcp_package: Built, tmp_path: 
     )  # fmt: skip
     run = f"{shlex.quote(str(DEPLOY / 'gcloud.sh'))} {shlex.quote(str(gcp_package.dist))} syncagent-photos"
     with Shell(tmp_path, given, {}) as shell:
-        tool(shell, "gcloud", f'exec {shlex.quote(sys.executable)} -m tests.rigs.gcloud "$@"')
+        shell.tool("gcloud", f'exec {shlex.quote(sys.executable)} -m tests.rigs.gcloud "$@"')
         shell.run("echo '{}' | gcloud secrets create syncagent-photos --data-file=-")
         assert gcloud.URL in shell.run(run)
         once = calls(tmp_path)

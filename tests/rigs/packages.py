@@ -125,6 +125,18 @@ class Shell:
         self._environment = {**environment, "PATH": f"{tools}:{environment['PATH']}"}
         self._folder = folder
 
+    def tool(self, name: str, script: str) -> None:
+        """A command of the shell's own."""
+        (self.tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self.tools / name).chmod(0o755)
+
+    def has(self, built: Built) -> None:
+        """`syncagent package` gives what the session has built by it already: the same input gives the same bytes."""
+        cloud = built.archive.stem.removeprefix("syncagent-")
+        copy = f"mkdir -p dist && exec cp {shlex.quote(str(built.dist))}/* dist"
+        given = f'if [ "$*" = "package {cloud} -o dist" ]; then {copy}; fi'
+        self.tool("syncagent", f'{given}\nexec {shlex.quote(sys.executable)} -m syncagent "$@"')
+
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             ["bash", "--noprofile", "--norc"], env=self._environment, cwd=self._folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
