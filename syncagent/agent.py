@@ -326,7 +326,9 @@ class Agent:
     def _reconciler(self, catalog: Store, dataset: Dataset, bucket: Bucket) -> Reconciler:
         from syncagent.reconcile import Reconciler
 
-        return Reconciler(catalog, dataset, bucket, workers=self.settings.workers)
+        return Reconciler(
+            catalog, dataset, bucket, workers=self.settings.workers, listers=self.settings.listers
+        )
 
     def _dataset(self, name: str) -> Dataset | None:
         try:

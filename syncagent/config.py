@@ -96,6 +96,8 @@ class Settings(BaseModel):
     """Items that one sweep may remove; default the larger of 1,000 and 10 % of the dataset."""
     workers: int = Field(default=8, ge=1, le=256)
     """Keys settled at once."""
+    listers: int = Field(default=8, ge=1, le=256)
+    """Parts of a bucket that a sweep lists at once, where the store can begin at any key."""
     trash_days: float = Field(default=30, ge=0)
     tombstone_days: float = Field(default=15, ge=0)
     """Longer than the slowest redelivery of an event: SQS keeps messages up to 14 days."""

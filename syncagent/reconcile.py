@@ -20,14 +20,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from syncagent.catalog.base import Catalog, Dataset, Run, Store
+from syncagent.catalog.base import Catalog, Dataset, Ranges, Run, Store
 from syncagent.drivers.bucket import Bucket
+from syncagent.drivers.parallel import Piece
+from syncagent.drivers.partition import Partition, Range
 from syncagent.errors import AccessDenied, NotFound, SyncAgentError
 from syncagent.model import Action, ObjectInfo, Outcome, Report, Row, Settle
 from syncagent.retry import retrying
 
 _PAGE = 1000
 _INSERT = 5000  # new objects a transaction
+_HINT = 2000  # keys of the catalog between two points where a listing may be split
 _ADVANCE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 10.0
 _CONFIRM = 1000  # differences that `check` looks at twice
@@ -92,24 +95,35 @@ def differences(
     cursor = after
     with contextlib.closing(_pages(bucket, after, until)) as pages:
         for listed in _spans(pages, catalog.span):
-            objects, last = listed, listed[-1].key
-            # Bounded also where the bucket lost millions of neighbouring keys.
-            limit = 2 * _PAGE + len(objects)
-            known = catalog.stamps(dataset, after=cursor, until=last, limit=limit)
-            if not known or list(map(_stamp, objects)) == known:
-                yield Difference(last, listed=len(objects), new=[] if known else objects)
-                cursor = last
-                continue
-            while True:
-                limit = 2 * _PAGE + len(objects)
-                rows = list(catalog.scan(dataset, after=cursor, until=last, limit=limit))
-                if len(rows) < limit:
-                    yield merge(last, objects, rows)
-                    break
-                cut = bisect_right(objects, rows[-1].key, key=itemgetter(0))
-                yield merge(rows[-1].key, objects[:cut], rows)
-                objects, cursor = objects[cut:], rows[-1].key
-            cursor = last
+            yield from _compared(catalog, dataset, cursor, listed)
+            cursor = listed[-1].key
+    yield from _vanished(catalog, dataset, cursor, until)
+
+
+def _compared(
+    catalog: Catalog, dataset: str, cursor: str | None, objects: list[ObjectInfo]
+) -> Iterator[Difference]:
+    """Compare all objects after a key, up to the last of them, with the rows there."""
+    last = objects[-1].key
+    # Bounded also where the bucket lost millions of neighbouring keys.
+    limit = 2 * _PAGE + len(objects)
+    known = catalog.stamps(dataset, after=cursor, until=last, limit=limit)
+    if not known or list(map(_stamp, objects)) == known:
+        yield Difference(last, listed=len(objects), new=[] if known else objects)
+        return
+    while True:
+        limit = 2 * _PAGE + len(objects)
+        rows = list(catalog.scan(dataset, after=cursor, until=last, limit=limit))
+        if len(rows) < limit:
+            yield merge(last, objects, rows)
+            return
+        cut = bisect_right(objects, rows[-1].key, key=itemgetter(0))
+        yield merge(rows[-1].key, objects[:cut], rows)
+        objects, cursor = objects[cut:], rows[-1].key
+
+
+def _vanished(catalog: Catalog, dataset: str, cursor: str | None, until: str | None) -> Iterator[Difference]:
+    """The rows after a listing's last object."""
     while rows := list(catalog.scan(dataset, after=cursor, until=until, limit=_PAGE)):
         cursor = rows[-1].key
         yield merge(cursor, [], rows)
@@ -156,13 +170,17 @@ class Reconciler:
     """Keeps one dataset equal to one bucket. One object may be used from many threads.
 
     :param workers: how many keys are settled at once; each costs one metadata request.
+    :param listers: how many parts of the bucket a sweep lists at once, where the store can; see `Bucket.parallel`.
     """
 
-    def __init__(self, catalog: Store, dataset: Dataset, bucket: Bucket, *, workers: int = 8) -> None:
+    def __init__(
+        self, catalog: Store, dataset: Dataset, bucket: Bucket, *, workers: int = 8, listers: int = 1
+    ) -> None:
         self.catalog = catalog
         self.dataset = dataset
         self.bucket = bucket
         self.workers = workers
+        self.listers = listers
         self._sparse = 0  # batches of keys for which no listing is tried
         self._renames = _Renames()
 
@@ -498,6 +516,9 @@ class _Sweep:
 
     def follow_listing(self) -> None:
         """New keys straight from the listing, changed ones settled, missing ones noted for later."""
+        if self._run.ranges is not None or (self._of.listers > 1 and self._of.bucket.parallel):
+            self._follow_ranges()
+            return
         cursor = self._run.cursor
         new: list[ObjectInfo] = []
         missing: list[str] = []
@@ -520,7 +541,52 @@ class _Sweep:
                 # What was worked off counts, also when the listing broke or somebody pressed Ctrl-C.
                 self._advance(cursor, new, missing)
 
-    def _advance(self, cursor: str | None, new: list[ObjectInfo], missing: list[str]) -> None:
+    def _follow_ranges(self) -> None:
+        """The same by several workers, each with a range of the keys. This thread compares and writes."""
+        bucket, listers = self._of.bucket, self._of.listers if self._of.bucket.parallel else 1
+        ranges = self._run.ranges
+        if ranges is None and self._run.cursor is not None:
+            ranges = [(self._run.cursor, None)]
+        hints = self._catalog.quantiles(self._dataset, _HINT) if ranges is None else []
+        crew = bucket.crew(Partition(listers, hints, ranges), listers)
+        new: list[ObjectInfo] = []
+        missing: list[str] = []
+        parts: dict[Range, _Part] = {}
+        done: dict[Range, tuple[str | None, bool]] = {}
+        advanced = time.monotonic()
+
+        def advance() -> None:
+            for one, (cursor, ended) in done.items():
+                crew.done_until(one, cursor, ended=ended)
+            done.clear()
+            self._advance(None, new, missing, crew.left())
+
+        with contextlib.closing(crew.pieces()) as pieces:
+            try:
+                for piece in pieces:
+                    part = parts.setdefault(piece.range, _Part(piece.range.lo))
+                    part.objects += piece.objects
+                    if len(part.objects) < self._catalog.span and not piece.ended:
+                        continue
+                    for difference in part.differences(self._catalog, self._dataset, piece):
+                        new += difference.new
+                        missing += [row.key for row in difference.missing]
+                        self._settle_all([found.key for found, _ in difference.changed])
+                        self._report.listed += difference.listed
+                        self._report.same += difference.listed - len(difference.new) - len(difference.changed)
+                    done[piece.range] = part.cursor, piece.ended
+                    if piece.ended:
+                        del parts[piece.range]
+                    due = time.monotonic() - advanced >= _ADVANCE_SECONDS
+                    if due or len(new) >= _INSERT or len(missing) >= _INSERT:
+                        advance()
+                        advanced = time.monotonic()
+            finally:
+                advance()
+
+    def _advance(
+        self, cursor: str | None, new: list[ObjectInfo], missing: list[str], ranges: Ranges | None = None
+    ) -> None:
         """Write what was found, and empty both lists, so that nothing is counted twice."""
         # Rows first: should the process die in between, the next one finds them to be the same.
         known = retrying(self._catalog.insert_new)(self._dataset, new, run=self._run.origin) if new else []
@@ -533,7 +599,10 @@ class _Sweep:
             for found in added:
                 self._count(Outcome(found.key, Action.ADDED, found.size))
         self._settle_all(known)
-        retrying(self._catalog.advance)(self._run.number, cursor, missing, self._report)
+        if ranges is None:
+            retrying(self._catalog.advance)(self._run.number, cursor, missing, self._report)
+        else:
+            retrying(self._catalog.advance)(self._run.number, cursor, missing, self._report, ranges)
         missing.clear()
         self._on_progress(self._report)
 
@@ -598,6 +667,22 @@ class _Sweep:
         _count(self._report, outcome)
         if outcome.action is not Action.SAME:
             self._tell(outcome)
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is not compared yet of one worker's range."""
+
+    cursor: str | None
+    objects: list[ObjectInfo] = field(default_factory=list)
+
+    def differences(self, catalog: Catalog, dataset: str, piece: Piece) -> Iterator[Difference]:
+        """Compare what there is, and to the range's end if it has ended."""
+        if self.objects:
+            yield from _compared(catalog, dataset, self.cursor, self.objects)
+            self.cursor, self.objects = self.objects[-1].key, []
+        if piece.ended:
+            yield from _vanished(catalog, dataset, self.cursor, piece.until)
 
 
 class _Renames:

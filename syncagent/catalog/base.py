@@ -104,6 +104,10 @@ class Item:
         }
 
 
+Ranges = Sequence[tuple[str | None, str | None]]
+"""Parts of the key space, by an exclusive and an inclusive bound; None for the beginning, and for the end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One sweep, running or past."""
@@ -122,6 +126,8 @@ class Run:
     error: str | None
     origin: int
     """The run that began this listing; differs from `number` when resumed."""
+    ranges: Ranges | None = None
+    """What several workers have not worked off; None if it was one listing, for which `cursor` tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +255,15 @@ class Store(Catalog, Protocol):
 
     # Runs.
     def begin_run(self, dataset: str, *, resume: bool = True) -> Run: ...
-    def advance(self, run: int, cursor: str | None, missing: Sequence[str], report: Report) -> None: ...
+    def quantiles(self, dataset: str, every: int) -> list[str]: ...
+    def advance(
+        self,
+        run: int,
+        cursor: str | None,
+        missing: Sequence[str],
+        report: Report,
+        ranges: Ranges | None = None,
+    ) -> None: ...
     def heartbeat(self, run: int) -> None: ...
     def missing(self, run: int, *, after: str | None = None, limit: int = 1000) -> list[str]: ...
     def count_missing(self, run: int) -> int: ...

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from syncagent.catalog.base import Dataset, Item, Quarantined, Run, settle_each
+from syncagent.catalog.base import Dataset, Item, Quarantined, Ranges, Run, settle_each
 from syncagent.catalog.dataloop_labels import DataloopLabels
 from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.rest import Session
@@ -300,9 +300,20 @@ class DataloopCatalog:
         name = self.dataset(dataset).name
         return replace(self._journal.store.begin_run(self._journal.id(dataset), resume=resume), dataset=name)
 
-    def advance(self, run: int, cursor: str | None, missing: Sequence[str], report: Report) -> None:
-        """Record progress: everything up to `cursor` is worked off."""
-        self._journal.store.advance(run, cursor, missing, report)
+    def quantiles(self, dataset: str, every: int) -> list[str]:
+        """None: asking would cost more than a listing finds out by itself."""
+        return []
+
+    def advance(
+        self,
+        run: int,
+        cursor: str | None,
+        missing: Sequence[str],
+        report: Report,
+        ranges: Ranges | None = None,
+    ) -> None:
+        """Record progress: everything up to `cursor` is worked off, or everything outside of `ranges`."""
+        self._journal.store.advance(run, cursor, missing, report, ranges)
 
     def heartbeat(self, run: int) -> None:
         """Say that the run is alive."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from syncagent.catalog.base import Dataset, Item, Quarantined, Run
+from syncagent.catalog.base import Dataset, Item, Quarantined, Ranges, Run
 from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.rest import Session
 from syncagent.catalog.served_labels import ServedLabels
@@ -267,12 +267,24 @@ class ServedCatalog:
         self._runs[run.number] = dataset
         return run
 
-    def advance(self, run: int, cursor: str | None, missing: Sequence[str], report: Report) -> None:
-        """Record progress: everything up to `cursor` is worked off."""
+    def quantiles(self, dataset: str, every: int) -> list[str]:
+        """None: asking would cost more than a listing finds out by itself."""
+        return []
+
+    def advance(
+        self,
+        run: int,
+        cursor: str | None,
+        missing: Sequence[str],
+        report: Report,
+        ranges: Ranges | None = None,
+    ) -> None:
+        """Record progress: everything up to `cursor` is worked off, or everything outside of `ranges`."""
         *first, last = _batches(missing) or [[]]
         for batch in first:  # the cursor may not be ahead of what is noted
             self._run(run, "advance", cursor=None, missing=batch, report=asdict(report))
-        self._run(run, "advance", cursor=cursor, missing=last, report=asdict(report))
+        more = {} if ranges is None else {"ranges": ranges}  # an older server does not know them
+        self._run(run, "advance", cursor=cursor, missing=last, report=asdict(report), **more)
 
     def heartbeat(self, run: int) -> None:
         """Say that the run is alive."""

@@ -28,6 +28,8 @@ class Capabilities:
     content_type_in_listing: bool
     any_key: bool
     """Every Unicode key up to 1,024 bytes can be stored as it is (a file system cannot)."""
+    ranges: bool = False
+    """A listing may begin at any key for the price of a page, and a page is worth waiting for in parallel."""
     prices: tuple[tuple[str, float], ...] = ()
     """US dollars per 1,000 requests of each kind, for estimates; empty where not known."""
 

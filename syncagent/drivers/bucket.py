@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from syncagent.drivers.base import Capabilities, Driver
+from syncagent.drivers.parallel import Crew
+from syncagent.drivers.partition import Partition
 from syncagent.errors import InvalidInput, NotFound, Refused, SyncAgentError
 from syncagent.model import DriverSpec, ObjectInfo, Scope
 
@@ -40,6 +42,7 @@ class Bucket:
         self.driver = driver
         self.spec = spec
         self.url = url
+        self._counting = threading.Lock()
         self.ignored = 0
         """Folder markers passed over by `list`, since this object was made."""
         if spec.scope is Scope.FOLDER:
@@ -101,14 +104,26 @@ class Bucket:
             return ""
         return full_prefix[len(self._base) :] if full_prefix.startswith(self._prefix) else None
 
-    def list(self, *, after: str | None = None, until: str | None = None) -> Iterator[Page]:
+    @property
+    def parallel(self) -> bool:
+        """Whether several workers, each with a range of the keys, list this faster than one."""
+        return self.caps.ranges and self.seeks
+
+    def crew(self, partition: Partition, workers: int) -> Crew:
+        """List by several workers; see `Crew`. Needs `parallel`."""
+        return Crew(lambda after, until: self.list(after=after, until=until, ahead=False), partition, workers)
+
+    def list(
+        self, *, after: str | None = None, until: str | None = None, ahead: bool = True
+    ) -> Iterator[Page]:
         """Pages of objects in strictly ascending UTF-8 byte order, without folder markers.
 
         :param after: exclusive lower bound; :param until: inclusive upper bound.
+        :param ahead: fetch a few pages ahead, where that pays.
         :raises SyncAgentError: the listing broke; it never just ends early.
         """
         last = after
-        with contextlib.closing(self._driver_pages(after, until)) as pages:
+        with contextlib.closing(self._driver_pages(after, until, ahead)) as pages:
             for page in pages:
                 kept = self._scope(page)
                 # A server-side bound is a hint: some servers include the lower one, some ignore the upper.
@@ -134,11 +149,12 @@ class Bucket:
             hint="open it with ?sorted=no, so that syncagent sorts on disk",
         )
 
-    def _driver_pages(self, after: str | None, until: str | None) -> Generator[Page, None, None]:
+    def _driver_pages(self, after: str | None, until: str | None, ahead: bool) -> Generator[Page, None, None]:
         full_after = self._base + after if after is not None else None
         full_until = self._base + until if until is not None else None
         if self.seeks:
-            return _ahead(self.driver.list(self._prefix, after=full_after, until=full_until))
+            pages = self.driver.list(self._prefix, after=full_after, until=full_until)
+            return _ahead(pages) if ahead else _each(pages)
         return _sorted_on_disk(self.driver.list(self._prefix), full_after, full_until)
 
     def _scope(self, page: Page) -> Page:
@@ -147,7 +163,9 @@ class Bucket:
         kept = [o for o in page if o[0][-1:] != "/" or o[2]]
         if cut:
             kept = [_new(ObjectInfo, (o[0][cut:], *o[1:])) for o in kept if len(o[0]) > cut]
-        self.ignored += len(page) - len(kept)
+        if len(kept) < len(page):
+            with self._counting:
+                self.ignored += len(page) - len(kept)
         return kept
 
     def stat(self, key: str) -> ObjectInfo:
@@ -198,6 +216,10 @@ class Bucket:
     def close(self) -> None:
         """Release the driver's connections."""
         self.driver.close()
+
+
+def _each(pages: Iterator[Page]) -> Generator[Page, None, None]:
+    yield from pages
 
 
 def _ahead(pages: Iterator[Page]) -> Generator[Page, None, None]:

@@ -72,6 +72,7 @@ class GcsDriver:
         signs=True,
         content_type_in_listing=True,
         any_key=True,
+        ranges=True,
     )
 
     def __init__(self, spec: DriverSpec, integration: Integration | None = None) -> None:

@@ -70,6 +70,7 @@ class S3Driver:
         signs=True,
         content_type_in_listing=False,
         any_key=True,
+        ranges=True,
     )
 
     def __init__(self, spec: DriverSpec, integration: Integration | None = None) -> None:

@@ -29,6 +29,10 @@ SELECT key, fingerprint FROM item
 WHERE dataset = :dataset AND driver = :driver AND key > :after AND key <= :until AND storage IS NULL
 ORDER BY key LIMIT :limit;
 
+-- name: key_after
+-- The key so many rows after another.
+SELECT key FROM item WHERE dataset = :dataset AND driver = :driver AND key > :after ORDER BY key LIMIT 1 OFFSET :skip;
+
 -- name: insert_settled
 -- The first row of a key; none is inserted if there is one already.
 INSERT INTO item (dataset, driver, key, rev, run, created_at, removed_at,
@@ -127,13 +131,13 @@ SELECT n, data FROM annotation WHERE item = :item ORDER BY n;
 
 -- name: last_run
 -- The newest run of a dataset.
-SELECT n, origin, state, holder, heartbeat, cursor, started_at, report FROM run
+SELECT n, origin, state, holder, heartbeat, cursor, started_at, report, ranges FROM run
 WHERE dataset = :dataset ORDER BY n DESC LIMIT 1;
 
 -- name: begin_run
 -- A new run. The partial unique index lets only one of them be running.
-INSERT INTO run (dataset, origin, state, holder, heartbeat, started_at, cursor, report)
-VALUES (:dataset, :origin, 'running', :holder, :now, :started_at, :cursor, :report);
+INSERT INTO run (dataset, origin, state, holder, heartbeat, started_at, cursor, report, ranges)
+VALUES (:dataset, :origin, 'running', :holder, :now, :started_at, :cursor, :report, :ranges);
 
 -- name: set_origin
 -- A run that resumes nothing is its own origin.
@@ -146,7 +150,7 @@ WHERE n = :run AND state = 'running';
 
 -- name: advance
 -- Progress, if the run is still ours.
-UPDATE run SET cursor = :cursor, heartbeat = :now, report = :report WHERE n = :run AND state = 'running';
+UPDATE run SET cursor = :cursor, heartbeat = :now, report = :report, ranges = :ranges WHERE n = :run AND state = 'running';
 
 -- name: heartbeat
 -- A sign of life.

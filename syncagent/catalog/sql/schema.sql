@@ -167,7 +167,7 @@ CREATE TABLE run (
     cursor TEXT,
     report TEXT NOT NULL,               -- JSON object
     error TEXT
-);
+, ranges TEXT);
 CREATE INDEX run_dataset ON run (dataset, n);
 -- At most one sweep holds a dataset.
 CREATE UNIQUE INDEX run_holder ON run (dataset) WHERE state = 'running';

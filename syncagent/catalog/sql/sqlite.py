@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
-from syncagent.catalog.base import Dataset, Item, Quarantined, Run, settle_each
+from syncagent.catalog.base import Dataset, Item, Quarantined, Ranges, Run, settle_each
 from syncagent.catalog.files import Files
 from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.sql.connection import Connection
@@ -508,19 +508,22 @@ class SqliteCatalog:
         now = self.now()
         with self.db.transaction():
             self._free_lease(number, self.dataset(dataset).name)
-            cursor, origin, started, report, former = None, 0, now, Report(), None
-            for n, first, state, _, _, at, begun, counts in self.db.query("last_run", {"dataset": number}):
-                if not resume or at is None or state not in ("interrupted", "failed"):
+            cursor, origin, started, report, former, ranges = None, 0, now, Report(), None, None
+            for n, first, state, _, _, at, begun, counts, rest in self.db.query(
+                "last_run", {"dataset": number}
+            ):
+                if not resume or (at is None and rest is None) or state not in ("interrupted", "failed"):
                     continue
                 if now - begun > _RESUME_SECONDS:
                     continue
                 cursor, origin, started, report, former = at, first, begun, Report(**json.loads(counts)), n
-            report.resumed_after = cursor
+                ranges = rest
+            report.resumed_after = cursor if ranges is None else (json.loads(ranges) or [[None]])[0][0] or ""
             run = self.db.insert(
                 "begin_run",
                 {
                     "dataset": number, "origin": origin, "holder": holder or this_process(), "now": now, "started_at": started,
-                    "cursor": cursor, "report": json.dumps(asdict(report)),
+                    "cursor": cursor, "report": json.dumps(asdict(report)), "ranges": ranges,
                 },
             )  # fmt: skip
             self.db.change("set_origin", {"run": run})
@@ -547,12 +550,29 @@ class SqliteCatalog:
                 (n,),
             )
 
-    def advance(self, run: int, cursor: str | None, missing: Sequence[str], report: Report) -> None:
-        """Record progress: everything up to `cursor` is worked off.
+    def quantiles(self, dataset: str, every: int) -> list[str]:
+        """Every so-many-th key of the dataset's rows, in byte order: where a listing of it may be divided."""
+        given, found = {**self.source(dataset), "skip": every - 1}, [""]
+        while rows := self.db.query("key_after", {**given, "after": found[-1]}):
+            found.append(rows[0][0])
+        return found[1:]
+
+    def advance(
+        self,
+        run: int,
+        cursor: str | None,
+        missing: Sequence[str],
+        report: Report,
+        ranges: Ranges | None = None,
+    ) -> None:
+        """Record progress: everything up to `cursor` is worked off, or everything outside of `ranges`.
 
         :raises Conflict: another process has taken the sweep over.
         """
-        given = {"run": run, "cursor": cursor, "now": self.now(), "report": json.dumps(asdict(report))}
+        given = {
+            "run": run, "cursor": cursor, "now": self.now(), "report": json.dumps(asdict(report)),
+            "ranges": None if ranges is None else json.dumps(ranges, ensure_ascii=False),
+        }  # fmt: skip
         with self.db.transaction():
             if not self.db.change("advance", given):
                 raise Conflict(f"run {run} was taken over by another process", resource=str(run))
@@ -626,7 +646,7 @@ class SqliteCatalog:
 
     def _runs(self, where: str, values: Sequence[Any]) -> list[Run]:
         rows = self.db.sql(
-            "SELECT r.n, d.name, r.state, r.holder, r.started_at, r.ended_at, r.cursor, r.report, r.error, r.origin"
+            "SELECT r.n, d.name, r.state, r.holder, r.started_at, r.ended_at, r.cursor, r.report, r.error, r.origin, r.ranges"
             f" FROM run r JOIN dataset d ON d.n = r.dataset {where}",
             values,
         )
@@ -634,9 +654,9 @@ class SqliteCatalog:
             Run(
                 number=n, dataset=name, state=state, holder=_holder_name(holder), started_at=_iso(started),
                 ended_at=_iso(ended) if ended else None, cursor=cursor, report=Report(**json.loads(report)),
-                error=error, origin=origin,
+                error=error, origin=origin, ranges=_ranges(ranges),
             )
-            for n, name, state, holder, started, ended, cursor, report, error, origin in rows
+            for n, name, state, holder, started, ended, cursor, report, error, origin, ranges in rows
         ]  # fmt: skip
 
     # -- quarantine and trash --------------------------------------------------------------------
@@ -859,6 +879,10 @@ def _refuse_used(kind: str, name: str, user: str, users: Sequence[Sequence[str]]
             resource=name,
             hint=f"remove the {user} first",
         )
+
+
+def _ranges(text: str | None) -> Ranges | None:
+    return None if text is None else [(lo, hi) for lo, hi in json.loads(text)]
 
 
 def this_process() -> str:

@@ -65,6 +65,7 @@ Line = Annotated[str, StringConstraints(max_length=8192), AfterValidator(whole)]
 Run = Annotated[int, Field(ge=1, lt=1 << 62), Body(embed=True)]
 Limit = Annotated[int, Field(ge=0, le=BATCH), Body()]
 After = Annotated[Line | None, Body()]
+Bound = Line | None
 Keys = Annotated[list[Key], Field(max_length=BATCH), Body(embed=True)]
 SomeKeys = Annotated[list[Key] | None, Field(max_length=BATCH), Body(embed=True)]
 Counts = Annotated[Report, AfterValidator(_sound), Body()]
@@ -159,9 +160,10 @@ def advance(
     cursor: After,
     missing: Annotated[list[Key], Field(max_length=BATCH), Body()],
     report: Counts,
+    ranges: Annotated[list[tuple[Bound, Bound]] | None, Field(max_length=BATCH), Body()] = None,
 ) -> Json:
     _own(on, dataset, run)
-    on.catalog.advance(run, cursor, missing, report)
+    on.catalog.advance(run, cursor, missing, report, ranges)
     return {}
 
 

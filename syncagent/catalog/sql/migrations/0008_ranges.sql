@@ -1,0 +1,2 @@
+-- A listing by several workers is resumed range by range.
+ALTER TABLE run ADD COLUMN ranges TEXT;
