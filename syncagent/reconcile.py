@@ -457,7 +457,7 @@ class Reconciler:
         """
         run = self.catalog.begin_run(self.dataset.id, resume=resume)
         report = run.report
-        report.run, report.resumed_after, report.refused = run.number, run.cursor, None
+        report.run, report.resumed_after, report.refused = run.number, _resumed(run), None
         sweep = _Sweep(self, run, report, on_outcome or _ignore, on_progress or _ignore)
         state, error = "interrupted", None
         try:
@@ -803,6 +803,13 @@ def _beating(catalog: Store, run: int) -> Generator[None, None, None]:
     finally:
         stopped.set()
         thread.join()
+
+
+def _resumed(run: Run) -> str | None:
+    """The key after which a run goes on; the first of them, where several workers do."""
+    if run.ranges is None:
+        return run.cursor
+    return (run.ranges[0][0] or "") if run.ranges else ""
 
 
 def _ignore(_: object) -> None:

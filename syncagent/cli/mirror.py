@@ -51,7 +51,8 @@ def sync(
             on_progress=progress,
         )
     if report.resumed_after is not None:
-        output.note(f"resumed after {output.printable(report.resumed_after)}; --fresh lists everything")
+        after = f" after {output.printable(report.resumed_after)}" if report.resumed_after else ""
+        output.note(f"resumed{after}; --fresh lists everything")
     _finish(report, as_json=as_json)
     files_failed = tell_followed(agent.follow(found), as_json=as_json)
     if agent.catalog.labels.settings(found.id).get("probe"):

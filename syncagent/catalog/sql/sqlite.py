@@ -518,7 +518,7 @@ class SqliteCatalog:
                     continue
                 cursor, origin, started, report, former = at, first, begun, Report(**json.loads(counts)), n
                 ranges = rest
-            report.resumed_after = cursor if ranges is None else (json.loads(ranges) or [[None]])[0][0] or ""
+            report.resumed_after = cursor
             run = self.db.insert(
                 "begin_run",
                 {
