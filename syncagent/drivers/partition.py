@@ -107,7 +107,9 @@ class Partition:
             return taken
         guessing = self.empty < _SPARE * self._workers + _SPARE_SHARE * self.pages
         if guessing and not self._hints and (last := self._open_end()) is not None:
-            return self._split(last, str(last.cursor)[0] + _LAST)
+            beyond = str(last.cursor)[0] + _LAST
+            if beyond > str(last.cursor):
+                return self._split(last, beyond)
         by_need = sorted(
             ((self.left(one), -n, one) for n, one in enumerate(self.live)), reverse=True, key=_need
         )
@@ -315,10 +317,10 @@ class Partition:
             known = self._next.get(key[:at])
             if known is not None and key[at] in known:
                 continue
+            if known is None and len(self._next) >= _KNOWN:
+                return
             followers, prefixes = self._alike.setdefault(shape[:at], (set(), [0]))
             if known is None:
-                if len(self._next) >= _KNOWN:
-                    return
                 known = self._next[key[:at]] = set()
                 prefixes[0] += 1
             known.add(key[at])
