@@ -8,6 +8,7 @@ import queue
 import tempfile
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -107,36 +108,53 @@ class Bucket:
     @property
     def parallel(self) -> bool:
         """Whether several workers, each with a range of the keys, list this faster than one."""
-        return self.caps.ranges and self.seeks
+        return self.sequential is None
+
+    @property
+    def sequential(self) -> str | None:
+        """Why one worker lists this; None where several can."""
+        if not self.seeks:
+            return "the store does not list in byte order"
+        if not self.caps.ranges:
+            return "a listing of this store cannot begin at a key, or is not worth it"
+        return None
 
     def crew(self, partition: Partition, workers: int) -> Crew:
-        """List by several workers; see `Crew`. Needs `parallel`."""
-        return Crew(lambda after, until: self.list(after=after, until=until, ahead=False), partition, workers)
+        """List by several workers; see `Crew`. Needs `parallel`, or one worker."""
+        return Crew(lambda after, until: self.list(after=after, until=until, alone=False), partition, workers)
 
     def list(
-        self, *, after: str | None = None, until: str | None = None, ahead: bool = True
+        self, *, after: str | None = None, until: str | None = None, alone: bool = True
     ) -> Iterator[Page]:
         """Pages of objects in strictly ascending UTF-8 byte order, without folder markers.
 
         :param after: exclusive lower bound; :param until: inclusive upper bound.
-        :param ahead: fetch a few pages ahead, where that pays.
+        :param alone: nobody lists what comes before and after these bounds: fetch a few pages ahead, where that
+            pays, and pass over keys before them. Else those are an error: who lists there does not see them.
         :raises SyncAgentError: the listing broke; it never just ends early.
         """
         last = after
-        with contextlib.closing(self._driver_pages(after, until, ahead)) as pages:
+        with contextlib.closing(self._driver_pages(after, until, alone)) as pages:
             for page in pages:
                 kept = self._scope(page)
+                if not kept:
+                    continue
+                keys = [o[0] for o in kept]
+                # Before any bound cuts: a key that stands in the wrong place is in nobody's range.
+                if any(map(operator.ge, keys, keys[1:])):
+                    self._out_of_order(keys, None)
                 # A server-side bound is a hint: some servers include the lower one, some ignore the upper.
-                if kept and last is not None and last == after and kept[0][0] <= last:
-                    kept = [o for o in kept if o[0] > last]
-                past = until is not None and bool(kept) and kept[-1][0] > until
-                if past:
-                    kept = [o for o in kept if until is not None and o[0] <= until]
-                if kept:
-                    keys = [o[0] for o in kept]
-                    if (last is not None and keys[0] <= last) or any(map(operator.ge, keys, keys[1:])):
+                if last is not None and keys[0] <= last:
+                    if last != after:
                         self._out_of_order(keys, last)
-                    last = keys[-1]
+                    if keys[0] < last and not alone:
+                        self._out_of_bounds(keys[0], last)
+                    kept = kept[bisect_right(keys, last) :]
+                past = until is not None and keys[-1] > until
+                if until is not None and past:
+                    kept = kept[: bisect_right(kept, until, key=operator.itemgetter(0))]
+                if kept:
+                    last = kept[-1][0]
                     yield kept
                 if past:
                     return
@@ -149,12 +167,19 @@ class Bucket:
             hint="open it with ?sorted=no, so that syncagent sorts on disk",
         )
 
-    def _driver_pages(self, after: str | None, until: str | None, ahead: bool) -> Generator[Page, None, None]:
+    def _out_of_bounds(self, key: str, after: str) -> None:
+        raise SyncAgentError(
+            f"{self.url} listed {key!r}, which comes before {after!r}, after which the listing was to begin",
+            resource=self.url,
+            hint="set SYNCAGENT_LISTERS=1, so that one worker lists it from its beginning",
+        )
+
+    def _driver_pages(self, after: str | None, until: str | None, alone: bool) -> Generator[Page, None, None]:
         full_after = self._base + after if after is not None else None
         full_until = self._base + until if until is not None else None
         if self.seeks:
             pages = self.driver.list(self._prefix, after=full_after, until=full_until)
-            return _ahead(pages) if ahead else _each(pages)
+            return _ahead(pages) if alone else _each(pages)
         return _sorted_on_disk(self.driver.list(self._prefix), full_after, full_until)
 
     def _scope(self, page: Page) -> Page:

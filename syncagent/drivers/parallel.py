@@ -19,6 +19,7 @@ Pages = Callable[[str | None, str | None], Iterator[list[ObjectInfo]]]
 _AHEAD = 2  # pieces for each worker: what comes in while one transaction is written
 _PATIENCE = 8  # failures in a row, over all workers
 _PAUSE, _LONGEST = 0.5, 30.0  # seconds after a failure, doubling
+_GOODBYE = 60.0  # seconds for requests that are under way when the listing is closed
 _RECOVER = 1.0  # seconds of success, after which one more worker may go on
 
 
@@ -54,6 +55,7 @@ class Crew:
         self._handed: queue.Queue[Piece | BaseException | None] = queue.Queue(workers * _AHEAD)
         self._allowed = workers
         self._failures = 0
+        self._slowed = 0
         self._raised_at = time.monotonic()
         self._left: dict[int, tuple[Range, str | None]] = {
             id(one): (one, one.lo) for one in partition.waiting
@@ -84,8 +86,9 @@ class Crew:
             self._stopped.set()
             with self._changed:
                 self._changed.notify_all()
+            deadline = time.monotonic() + _GOODBYE
             for thread in threads:
-                thread.join(timeout=60)
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def done_until(self, one: Range, key: str | None, *, ended: bool) -> None:
         """Note that what was handed on is worked off: for `left`."""
@@ -107,10 +110,7 @@ class Crew:
     def _work(self, number: int) -> None:
         try:
             while (taken := self._take(number)) is not None:
-                try:
-                    self._list(taken)
-                except Transient as failure:
-                    self._failed(taken, failure)
+                self._list(number, taken)
             self._offer(None)
         except BaseException as error:  # handed over: raised where the listing is read
             self._offer(error)
@@ -133,35 +133,58 @@ class Crew:
                 self._recover()
         return None
 
-    def _list(self, taken: Range) -> None:
-        with contextlib.closing(_generator(self._pages(taken.cursor, taken.hi))) as pages:
-            for page in pages:
-                keys = [found[0] for found in page]
-                with self._changed:
-                    # By the bound of this moment: another worker may have taken the far part meanwhile.
-                    cut, ended = self._partition.answered(taken, keys, more=True)
-                    until = taken.hi
-                    self._failures = 0
-                    self._recover()
-                    self._changed.notify_all()
-                objects = page[:cut] if cut < len(page) else page
-                if not self._offer(Piece(taken, objects, ended, until)) or ended:
-                    return
+    def _list(self, number: int, taken: Range) -> None:
+        slowed = self._slowed
+        try:
+            with contextlib.closing(_generator(self._pages(taken.cursor, taken.hi))) as pages:
+                for page in pages:
+                    if not self._hand_on(number, taken, page):
+                        return
+                    slowed = self._slowed
+        except Transient as failure:
+            self._failed(taken, failure, slowed)
+            return
         with self._changed:
             self._partition.ended(taken)
             until = taken.hi
             self._changed.notify_all()
         self._offer(Piece(taken, [], True, until))
 
-    def _failed(self, taken: Range, failure: Transient) -> None:
-        """Fewer workers, and a pause: the store is busy, or the network is."""
+    def _hand_on(self, number: int, taken: Range, page: list[ObjectInfo]) -> bool:
+        """A page, as far as it is the range's; whether this worker is to go on with it."""
+        keys = [found[0] for found in page]
         with self._changed:
-            self._failures += 1
-            self._allowed = max(1, self._allowed // 2)
-            self._raised_at = time.monotonic()
+            # By the bound of this moment: another worker may have taken the far part meanwhile.
+            cut, ended = self._partition.answered(taken, keys, more=True)
+            until = taken.hi
+            self._failures = 0
+            self._recover()
+            self._changed.notify_all()
+        objects = page[:cut] if cut < len(page) else page
+        if not self._offer(Piece(taken, objects, ended, until)) or ended:
+            return False
+        with self._changed:
+            if number < self._allowed:
+                return True
+            # The store is busy: whoever is allowed to goes on with it, after what was just handed on.
+            self._partition.give_back(taken)
+            self._changed.notify_all()
+        return False
+
+    def _failed(self, taken: Range, failure: Transient, slowed: int) -> None:
+        """Fewer workers, and a pause: the store is busy, or the network is.
+
+        :param slowed: what `_slowed` was when the request began. Those under way together fail together, which is one failure.
+        """
+        with self._changed:
+            if slowed == self._slowed:
+                self._slowed += 1
+                self._failures += 1
+                self._allowed = max(1, self._allowed // 2)
+                self._raised_at = time.monotonic()
             if self._failures > _PATIENCE:
                 raise failure
-            pause = failure.retry_after or min(_LONGEST, _PAUSE * 2 ** (self._failures - 1))
+            pause = failure.retry_after or min(_LONGEST, _PAUSE * 2 ** max(0, self._failures - 1))
         self._sleep(self._stopped, pause)
         with self._changed:
             self._partition.give_back(taken)

@@ -81,14 +81,23 @@ class Simulation:
     page: int
     choose: Callable[[int], int]
     asked: list[tuple[Range, str | None]] = field(default_factory=list)
+    seen: list[Range] = field(default_factory=list)
+    """Every range that was ever taken."""
     found: list[str] = field(default_factory=list)
     requests: int = 0
     fruitless: int = 0
     """Ranges in which nothing was found."""
 
-    def fill(self) -> None:
+    def __post_init__(self) -> None:
+        self.space = joined(bounds(self.partition.waiting))
+
+    def fill(self) -> bool:
+        """Give every worker a request; whether any is under way."""
         while len(self.asked) < self.workers and (taken := self.partition.take()) is not None:
             self.asked.append((taken, taken.hi))
+            if taken not in self.seen:
+                self.seen.append(taken)
+        return bool(self.asked)
 
     def step(self, *, fail: bool = False) -> None:
         """One answer, to a request that knew the bound of its time; or none."""
@@ -112,11 +121,18 @@ class Simulation:
         if not ended:
             self.asked.append((taken, taken.hi))
 
+    def restart(self, partition: Partition) -> None:
+        """The process dies, and another goes on with what is left."""
+        self.partition, self.asked, self.seen = partition, [], []
+        self.__post_init__()
+
     def left(self) -> Bounds:
         return bounds([*self.partition.live, *self.partition.waiting])
 
     def covers(self) -> None:
         """P1: what is found and what is left are disjoint, and together everything."""
+        known = [*self.seen, *(one for one in self.partition.waiting if one not in self.seen)]
+        assert joined([(one.lo, one.hi) for one in known]) == self.space
         left = self.left()
         for (_, hi), (lo, _) in itertools.pairwise(left):
             assert hi is not None and lo is not None and hi <= lo
@@ -127,8 +143,7 @@ class Simulation:
 
     def run(self, *, steps: int | None = None) -> None:
         while True:
-            self.fill()
-            if not self.asked or steps == 0:
+            if not self.fill() or steps == 0:
                 return
             self.step()
             steps = None if steps is None else steps - 1
@@ -136,6 +151,18 @@ class Simulation:
 
 def bounds(ranges: Sequence[Range]) -> Bounds:
     return sorted(((one.cursor, one.hi) for one in ranges), key=lambda pair: pair[0] or "")
+
+
+def joined(ranges: Bounds) -> Bounds:
+    """The same space in as few ranges as possible; they may not overlap."""
+    found: Bounds = []
+    for lo, hi in sorted(ranges, key=lambda pair: pair[0] or ""):
+        if found and found[-1][1] == lo and lo is not None:
+            found[-1] = found[-1][0], hi
+        else:
+            assert not found or (lo is not None and found[-1][1] is not None and found[-1][1] < lo)
+            found.append((lo, hi))
+    return found
 
 
 def within(key: str, pair: tuple[str | None, str | None]) -> bool:
@@ -194,7 +221,7 @@ def test_every_key_exactly_once(
     one = Simulation(keys, Partition(workers, hints), workers, page, rng.randrange)
     fails = resumes = 0
     bound = 20 * len(keys) + 200
-    while one.fill() or one.asked:
+    while one.fill():
         for taken, _ in one.asked:
             for edge in (taken.lo, taken.hi):
                 assert edge is None or edge.encode(), "valid UTF-8"
@@ -203,9 +230,8 @@ def test_every_key_exactly_once(
         fails += fail
         one.step(fail=fail)
         if resumes < 3 and rng.random() < 0.02:
-            # The process dies, and another goes on with what is left.
             resumes += 1
-            one.partition, one.asked = Partition(workers, ranges=one.left()), []
+            one.restart(Partition(workers, ranges=one.left()))
         bound -= 1
         assert bound > 0, "it never ends"
     assert not one.partition.live and not one.partition.waiting
@@ -295,7 +321,7 @@ def costs(keys: list[str], hints: Sequence[str] = ()) -> tuple[float, float]:
     """Requests for each page, and how much faster than one worker, if every request takes as long."""
     one = Simulation(keys, Partition(WORKERS, hints), WORKERS, PAGE, lambda _: 0)
     rounds = 0
-    while one.fill() or one.asked:
+    while one.fill():
         rounds += 1
         for _ in range(len(one.asked)):
             one.step()
