@@ -51,9 +51,9 @@ def drop(bucket: Bucket, *keys: str) -> None:
         bucket.driver.delete(key)
 
 
-def reconciler(catalog: Store, bucket: Bucket, *, workers: int = 2) -> Reconciler:
+def reconciler(catalog: Store, bucket: Bucket, *, workers: int = 2, listers: int = 1) -> Reconciler:
     dataset = catalog.ensure_dataset("data", bucket.spec)
-    return Reconciler(catalog, dataset, bucket, workers=workers)
+    return Reconciler(catalog, dataset, bucket, workers=workers, listers=listers)
 
 
 def live(catalog: Catalog, dataset: Dataset) -> dict[str, str]:

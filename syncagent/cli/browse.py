@@ -51,6 +51,7 @@ def ls(
         bucket = agent.bucket(agent.spec(target, integration))
         if verbose():
             output.note(describe_scope(bucket))
+            output.note(describe_listing(bucket, agent.settings.listers))
         pages = bucket.list()
     write, objects, size = sys.stdout.write, 0, 0
     render = _renderer(pattern, as_json=as_json)
@@ -74,6 +75,14 @@ def describe_scope(bucket: Bucket) -> str:
     if spec.scope is Scope.FOLDER:
         return f"{bucket.url}: the folder {spec.path}/"
     return f"{bucket.url}: every key that starts with {spec.path!r}"
+
+
+def describe_listing(bucket: Bucket, listers: int) -> str:
+    """By how many workers a sweep lists a bucket, and why not by more."""
+    if listers > 1 and bucket.parallel:
+        return f"{bucket.url}: swept by {listers} workers, each with a range of the keys"
+    reason = bucket.sequential or "SYNCAGENT_LISTERS is 1"
+    return f"{bucket.url}: swept by one worker: {reason}"
 
 
 def _renderer(pattern: str | None, *, as_json: bool) -> Any:

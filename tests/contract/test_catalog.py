@@ -804,6 +804,55 @@ def test_a_sweep_goes_on_where_the_last_one_stopped(catalog: Store, ds: str) -> 
 
 
 @pytest.mark.parametrize(
+    "ranges", [[], [(None, "b"), ("m", None)], [(key, key + "z") for key in NASTY], [(None, None)]]
+)
+def test_a_sweep_goes_on_with_the_ranges_that_are_left(
+    catalog: Store, ds: str, ranges: list[tuple[str | None, str | None]]
+) -> None:
+    first = catalog.begin_run(ds)
+    assert first.ranges is None
+    catalog.advance(first.number, None, ["gone"], Report(listed=5), ranges)
+    catalog.finish_run(first.number, "interrupted", Report(listed=5))
+    assert catalog.runs(ds)[0].ranges == ranges
+    run = catalog.begin_run(ds)
+    assert (run.ranges, run.cursor, run.origin, run.report.listed) == (ranges, None, first.number, 5)
+    assert catalog.missing(run.number) == ["gone"]
+    catalog.finish_run(run.number, "failed", Report(), "broke before it came far")
+    third = catalog.begin_run(ds)
+    assert third.ranges == ranges, "what nobody worked on is left as it was"
+    catalog.advance(third.number, None, [], Report())  # to begin at the beginning
+    catalog.finish_run(third.number, "failed", Report(), "out of order")
+    fourth = catalog.begin_run(ds)
+    assert (fourth.ranges, fourth.origin) == (None, fourth.number)
+
+
+def test_ranges_of_a_sweep_that_ended_are_nobodys(catalog: Store, ds: str) -> None:
+    run = catalog.begin_run(ds)
+    catalog.advance(run.number, None, [], Report(), [("a", "b")])
+    catalog.finish_run(run.number, "done", Report())
+    assert catalog.begin_run(ds).ranges is None
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_quantiles_are_keys_in_byte_order_evenly_apart_or_none(
+    catalog: Store, ds: str, made: Made, every: int
+) -> None:
+    catalog.insert_new(ds, [info(key) for key in NASTY])
+    trash(catalog, ds, NASTY[0])
+    found = catalog.quantiles(ds, every)
+    if isinstance(made, MadeServed):
+        assert found == []
+    else:
+        assert found == sorted(NASTY)[every - 1 :: every]
+    assert (
+        catalog.quantiles(
+            catalog.ensure_dataset("empty", DriverSpec(type="memory", bucket="other")).id, every
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize(
     ("hours", "resume", "cursor", "resumed"),
     [(23.9, True, "m", True), (24.1, True, "m", False), (0, False, "m", False), (0, True, None, False)],
 )

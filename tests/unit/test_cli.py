@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from syncagent import cli, open_bucket
+from syncagent.cli.browse import describe_listing
 from syncagent.cli.doctor import policy
 from syncagent.cli.output import line, printable
 from syncagent.drivers import parse_url
@@ -218,7 +219,34 @@ def test_verbose_ls_says_folder_or_prefix(run: Shell, bucket: str) -> None:
     folder, prefix = run("-v", "ls", f"{bucket}/train"), run("-v", "ls", f"{bucket}/train?scope=prefix")
     assert "the folder train/" in folder.err
     assert "starts with 'train'" in prefix.err
+    assert folder.err.count("swept by one worker: ") == 1
     assert (len(folder.out.splitlines()), len(prefix.out.splitlines())) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("url", "listers", "told"),
+    [
+        ("s3://box?region=us-east-1", "8", "swept by 8 workers, each with a range of the keys"),
+        ("gs://box?anonymous=yes", "3", "swept by 3 workers, each with a range of the keys"),
+        ("s3://box?region=us-east-1", "1", "swept by one worker: SYNCAGENT_LISTERS is 1"),
+        ("s3://box?region=us-east-1&sorted=no", "8", "by one worker: the store does not list in byte order"),
+        (
+            "s3://box--use1-az4--x-s3?region=us-east-1",
+            "8",
+            "by one worker: the store does not list in byte order",
+        ),
+        (
+            "az://account/box?anonymous=yes",
+            "8",
+            "by one worker: a listing of this store cannot begin at a key",
+        ),
+        ("memory://box", "8", "by one worker: a listing of this store cannot begin at a key"),
+    ],
+)
+def test_how_a_bucket_is_listed(url: str, listers: str, told: str) -> None:
+    """What `ls -v` says; nobody is asked."""
+    with open_bucket(url) as opened:
+        assert told in describe_listing(opened, int(listers))
 
 
 def test_control_characters_are_escaped_for_people_and_kept_for_programs(run: Shell, bucket: str) -> None:
