@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from operator import itemgetter
 
 from syncagent.catalog.base import Catalog, Dataset, Ranges, Run, Store
@@ -186,20 +187,23 @@ class Reconciler:
 
     # -- one key ---------------------------------------------------------------------------------
 
-    def settle(self, key: str) -> Outcome:
+    def settle(self, key: str, *, removing: bool = True) -> Outcome:
         """Make the row of `key` agree with the bucket, whatever anybody else does meanwhile.
 
         Read the row *before* looking at the object; *always* write, so that whoever read the row
         before us must read again; leave a tombstone even for a key never seen.
 
+        :param removing: False leaves the item of a vanished object as it is; the outcome is the same.
         :raises SyncAgentError: the object could not be looked at, or the row not be written.
         """
         self.bucket.full_key(key)  # what no store could hold has no row either
-        return retrying(self._settle_once, attempts=20)(key)
+        return retrying(self._settle_once, attempts=20)(key, removing)
 
-    def _settle_once(self, key: str) -> Outcome:
+    def _settle_once(self, key: str, removing: bool) -> Outcome:
         row = self.catalog.get(self.dataset.id, key)
         found = self._look(key)
+        if not removing and action(row, found) is Action.REMOVED:
+            return Outcome(key, Action.REMOVED)
         self.catalog.settle(self.dataset.id, key, found, expect_rev=row.rev if row else 0)
         if not self.catalog.atomic:
             found = self._look_again(key, found)
@@ -229,13 +233,16 @@ class Reconciler:
 
     # -- many keys -------------------------------------------------------------------------------
 
-    def settle_many(self, keys: Sequence[str]) -> list[Outcome | SyncAgentError]:
+    def settle_many(self, keys: Sequence[str], *, removing: bool = True) -> list[Outcome | SyncAgentError]:
         """Settle each of some distinct keys; what one failing would raise stands in its place.
 
         The same steps as in `settle`, each for all keys at once. Raises nothing of its own but a bug.
+
+        :param removing: False leaves the items of vanished objects as they are; their outcomes are the same.
         """
+        settled = partial(self._settled, removing=removing)
         if not self.catalog.atomic:
-            return self._each(self._settled, keys)
+            return self._each(settled, keys)
         done: dict[str, Outcome | SyncAgentError] = {}
         for key in keys:
             try:
@@ -253,6 +260,8 @@ class Reconciler:
         for row, (key, found) in zip(rows, self._look_all(good), strict=True):
             if isinstance(found, SyncAgentError):
                 done[key] = found
+            elif not removing and action(row, found) is Action.REMOVED:
+                done[key] = Outcome(key, Action.REMOVED)
             else:
                 settles.append(Settle(key, found, row.rev if row else 0))
                 told.append((row, found))
@@ -263,7 +272,7 @@ class Reconciler:
             done.update({one.key: error for one in settles})
         else:
             late = [one.key for one, row in zip(settles, written, strict=True) if row is None]
-            done.update(zip(late, self._each(self._settled, late), strict=True))
+            done.update(zip(late, self._each(settled, late), strict=True))
             for old, new in self._renames.pairs(told):
                 if self.move(old, new):
                     done[new] = Outcome(new, Action.MOVED, source=old)
@@ -319,11 +328,15 @@ class Reconciler:
         with ThreadPoolExecutor(min(self.workers, len(keys)), thread_name_prefix="syncagent-settle") as pool:
             return list(pool.map(do, keys))
 
-    def _settled(self, key: str) -> Outcome | SyncAgentError:
+    def _settled(self, key: str, removing: bool = True) -> Outcome | SyncAgentError:
         try:
-            return self.settle(key)
+            return self.settle(key, removing=removing)
         except SyncAgentError as error:
             return error
+
+    def look_many(self, keys: Sequence[str]) -> Iterator[tuple[str, ObjectInfo | SyncAgentError | None]]:
+        """What the bucket holds at each of some distinct keys: the object, None, or why that is not known."""
+        return self._look_all(keys)
 
     def _look_all(self, keys: Sequence[str]) -> Iterator[tuple[str, ObjectInfo | SyncAgentError | None]]:
         """What the bucket holds at each key: by a listing where the keys lie close together, else one by one."""
@@ -441,6 +454,7 @@ class Reconciler:
         *,
         max_deletes: int | None = None,
         resume: bool = True,
+        inventory: Bucket | None = None,
         on_outcome: Callable[[Outcome], None] | None = None,
         on_progress: Callable[[Report], None] | None = None,
     ) -> Report:
@@ -449,20 +463,25 @@ class Reconciler:
         :param max_deletes: how many items may go; default the larger of 1,000 and 10 % of the dataset,
             and none when the listing is empty. Beyond that nothing is removed and `Report.refused` says so.
         :param resume: go on where an interrupted sweep stopped, if that was within a day.
+        :param inventory: look at the keys of which this report of the bucket says something else than the catalog,
+            instead of listing the bucket; see `drivers.inventory`. Begins anew each time: what was settled is not looked at again.
         :param on_outcome: called for every key that is not the same; from this thread.
         :param on_progress: called with the report so far, about once a second.
         :raises Conflict: another sweep holds the dataset.
         :raises SyncAgentError: the listing broke; nothing was removed. The next sweep goes on from there, unless
             the listing cannot be trusted.
         """
-        run = self.catalog.begin_run(self.dataset.id, resume=resume)
+        run = self.catalog.begin_run(self.dataset.id, resume=resume and inventory is None)
         report = run.report
         report.run, report.resumed_after, report.refused = run.number, _resumed(run), None
         sweep = _Sweep(self, run, report, on_outcome or _ignore, on_progress or _ignore)
         state, error = "interrupted", None
         try:
             with self._counted(report), _beating(self.catalog, run.number):
-                sweep.follow_listing()
+                if inventory is None:
+                    sweep.follow_listing()
+                else:
+                    sweep.follow_inventory(inventory)
                 # First the moves: a renamed folder is no removal, however large.
                 sweep.move()
                 missing = self.catalog.count_missing(run.number)
@@ -584,6 +603,53 @@ class _Sweep:
             finally:
                 advance()
 
+    def follow_inventory(self, inventory: Bucket) -> None:
+        """Look at every key of which the report says something else than the catalog; the report decides nothing.
+
+        What is new goes the way of a listing's new keys, so that moves are found; what is gone is noted for later.
+        """
+        new: list[ObjectInfo] = []
+        missing: list[str] = []
+        unknown: list[str] = []  # keys without a row
+        doubtful: list[str] = []
+
+        def look(least: int) -> None:
+            while len(unknown) >= least:
+                batch, unknown[:] = unknown[:_PAGE], unknown[_PAGE:]
+                looked = list(self._of.look_many(batch))
+                self._fail_all(
+                    [(key, found) for key, found in looked if isinstance(found, SyncAgentError)], batch
+                )
+                new.extend(found for _, found in looked if isinstance(found, ObjectInfo))
+            while len(doubtful) >= least:
+                batch, doubtful[:] = doubtful[:_PAGE], doubtful[_PAGE:]
+                told = list(zip(batch, self._of.settle_many(batch, removing=False), strict=True))
+                self._fail_all([(key, one) for key, one in told if isinstance(one, SyncAgentError)], batch)
+                settled = [one for _, one in told if isinstance(one, Outcome)]
+                self._catalog.release(self._dataset, [one.key for one in settled])
+                for one in settled:
+                    if one.action is Action.REMOVED:
+                        missing.append(one.key)
+                    else:
+                        self._count(one)
+
+        advanced = time.monotonic()
+        walk = differences(inventory, self._catalog, self._dataset)
+        with contextlib.closing(walk):
+            for difference in walk:
+                unknown += [found.key for found in difference.new]
+                doubtful += [found.key for found, _ in difference.changed]
+                doubtful += [row.key for row in difference.missing]
+                self._report.listed += difference.listed
+                self._report.same += difference.listed - len(difference.new) - len(difference.changed)
+                look(_PAGE)
+                if time.monotonic() - advanced >= _ADVANCE_SECONDS or len(new) >= _INSERT:
+                    # No cursor: a sweep that lists the bucket has nothing to go on from.
+                    self._advance(None, new, missing)
+                    advanced = time.monotonic()
+        look(1)
+        self._advance(None, new, missing)
+
     def _advance(
         self, cursor: str | None, new: list[ObjectInfo], missing: list[str], ranges: Ranges | None = None
     ) -> None:
@@ -662,6 +728,14 @@ class _Sweep:
             self._catalog.quarantine(self._dataset, key, error)
             return Outcome(key, Action.FAILED, error=str(error))
         return outcome
+
+    def _fail_all(self, failed: Sequence[tuple[str, SyncAgentError]], batch: Sequence[str]) -> None:
+        """Quarantine what could not be looked at. Where that is all of a batch, the bucket is at fault, not its keys."""
+        if len(failed) == len(batch) > 1:
+            raise failed[0][1]
+        for key, error in failed:
+            self._catalog.quarantine(self._dataset, key, error)
+            self._count(Outcome(key, Action.FAILED, error=str(error)))
 
     def _count(self, outcome: Outcome) -> None:
         _count(self._report, outcome)

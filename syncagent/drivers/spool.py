@@ -1,0 +1,111 @@
+"""Sorts more objects than memory holds: sorted runs on disk, merged page by page."""
+
+from __future__ import annotations
+
+import marshal
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from operator import itemgetter
+from pathlib import Path
+from typing import BinaryIO
+
+_RUN = 200_000  # records sorted in memory at once: some 60 MB
+_CHUNK = 2_000  # records of a run that are read at once
+
+Record = tuple[str, str, int, str]
+"""Key, fingerprint, size in bytes, modified."""
+_key = itemgetter(0)
+
+
+class Spool:
+    """Records in any order in, in key order out, each key once.
+
+    Memory: one run while it fills, then a chunk of each run. Disk: all records.
+
+    :param folder: exists, and is removed by the caller.
+    """
+
+    def __init__(self, folder: Path, *, run: int = _RUN) -> None:
+        self._folder = folder
+        self._size = run
+        self._held: list[Record] = []
+        self._runs: list[Path] = []
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Take some records."""
+        self._held += records
+        if len(self._held) >= self._size:
+            self._write()
+
+    def pages(self) -> Iterator[list[Record]]:
+        """All records by key, in UTF-8 byte order. Of records with the same key the one modified last."""
+        if not self._runs:  # all of it fits into memory
+            self._held.sort(key=_key)
+            yield from _once([self._held] if self._held else [])
+            return
+        self._write()
+        yield from _once(_merged(self._runs))
+
+    def _write(self) -> None:
+        if not self._held:
+            return
+        self._held.sort(key=_key)  # Python compares strings by code point, which is the order of their bytes
+        path = self._folder / f"run-{len(self._runs)}"
+        with path.open("wb") as file:
+            for start in range(0, len(self._held), _CHUNK):
+                marshal.dump(self._held[start : start + _CHUNK], file)
+        self._runs.append(path)
+        self._held = []
+
+
+def _chunks(file: BinaryIO) -> Iterator[list[Record]]:
+    while True:
+        try:
+            yield marshal.load(file)  # noqa: S302  # our own file, in a folder that only we can read
+        except EOFError:
+            return
+
+
+def _merged(runs: list[Path]) -> Iterator[list[Record]]:
+    """Up to the least last key of all chunks, everything is there; sorting that, C merges the sorted parts."""
+    files = [path.open("rb") for path in runs]
+    try:
+        sources = [_chunks(file) for file in files]
+        heads = {number: next(source) for number, source in enumerate(sources)}
+        while heads:
+            until = min(chunk[-1][0] for chunk in heads.values())
+            page: list[Record] = []
+            for number, chunk in list(heads.items()):
+                cut = bisect_right(chunk, until, key=_key)
+                page += chunk[:cut]
+                if cut < len(chunk):
+                    heads[number] = chunk[cut:] if cut else chunk
+                elif (following := next(sources[number], None)) is None:
+                    del heads[number]
+                else:
+                    heads[number] = following
+            page.sort(key=_key)
+            yield page
+    finally:
+        for file in files:
+            file.close()
+
+
+def _once(pages: Iterable[list[Record]]) -> Iterator[list[Record]]:
+    """Without double keys; `pages` may go on with the key that the one before ended with."""
+    held: list[Record] = []  # the last record of the pages before
+    for page in pages:
+        records = held + page
+        keys = [record[0] for record in records]
+        if len(set(keys)) < len(keys):
+            newest: dict[str, Record] = {}
+            for record in records:
+                kept = newest.get(record[0])
+                if kept is None or record[3] > kept[3]:
+                    newest[record[0]] = record
+            records = list(newest.values())
+        if len(records) > 1:
+            yield records[:-1]
+        held = records[-1:]
+    if held:
+        yield held
