@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from syncagent.catalog.rest import Session
     from syncagent.catalog.sql.webhooks import Webhooks
     from syncagent.config import Settings
+    from syncagent.drivers.inventory import Inventory
     from syncagent.drivers.wiring import Target as Wanted
     from syncagent.drivers.wiring import Wiring
     from syncagent.ingest.download import Downloader
@@ -169,6 +170,16 @@ class Agent:
     def reconciler(self, dataset: Dataset) -> Reconciler:
         """What keeps this dataset equal to its bucket."""
         return self._reconciler(self.catalog, dataset, self.bucket(dataset.driver))
+
+    def inventory(self, url: str, of: Reconciler) -> Inventory:
+        """A report of a reconciler's bucket, opened with the bucket's own credentials where it is in the same store."""
+        from syncagent.drivers.inventory import open_inventory
+
+        spec = of.dataset.driver
+        same = (parse_url(url).type) == spec.type
+        opened = open_inventory(url, of.bucket, self._integration(spec) if same else None)
+        self._opened.callback(opened.close)
+        return opened
 
     def following(self, dataset: Dataset) -> Following:
         """What a dataset says about its own annotation and metadata files."""

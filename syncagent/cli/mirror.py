@@ -26,6 +26,11 @@ _dataset_option = option("--dataset", metavar="NAME", help="The dataset's name. 
 @integration_option
 @option("--max-deletes", type=click.IntRange(0), help="Items that may be removed. Default: 1,000 or 10 %.")
 @option("--fresh", is_flag=True, help="List from the beginning, also when a run was interrupted.")
+@option(
+    "--inventory",
+    metavar="URL",
+    help="Instead of listing: an S3 Inventory report, by its manifest.json or the folder of reports.",
+)
 @option("--quiet", is_flag=True, help="Only the summary.")
 @json_option
 @with_agent
@@ -36,17 +41,25 @@ def sync(
     integration: str | None,
     max_deletes: int | None,
     fresh: bool,
+    inventory: str | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
     """Make a dataset equal to its bucket. TARGET is a URL, a folder or a dataset."""
     found = agent.resolve(target, name=dataset, integration=integration, create=True)
     reconciler = agent.reconciler(found)
+    report_of = None
+    if inventory is not None:
+        report_of = agent.inventory(inventory, reconciler)
+        output.note(
+            f"inventory of {report_of.report.taken_at}; what changed since then is for events or the next sweep"
+        )
     total = 0 if quiet else agent.catalog.count(found.id)
     with output.Progress(quiet=quiet, total=total) as progress:
         report = reconciler.sweep(
             max_deletes=agent.settings.max_deletes,
             resume=not fresh,
+            inventory=report_of,
             on_outcome=None if quiet else output.Lines(as_json=as_json, limit=_limit(as_json)),
             on_progress=progress,
         )
