@@ -633,6 +633,9 @@ class _Sweep:
                     else:
                         self._count(one)
 
+        # Of a bucket that is gone a store may say only that each object is; a listing tells, for one request.
+        with contextlib.closing(_pages(self._of.bucket, None)) as pages:
+            next(pages, None)
         advanced = time.monotonic()
         walk = differences(inventory, self._catalog, self._dataset)
         with contextlib.closing(walk):
