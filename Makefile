@@ -32,6 +32,7 @@ bench: .venv/.ready rigs
 	@scripts/rclone.sh
 	@$(PY) benchmarks/mirror.py
 	@$(PY) benchmarks/listing.py
+	@$(PY) benchmarks/listing_s3.py
 	@$(PY) benchmarks/query.py
 	@$(PY) benchmarks/rest.py
 	@$(PY) benchmarks/ingest.py

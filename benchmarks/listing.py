@@ -4,7 +4,7 @@
 
 The server is a stub in another process that sends rendered pages, as the services do: GCS 1,000 objects a page
 unless the request asks for more, and only the fields that it names; Azure 5,000. Runs are interleaved; medians
-are printed. Exits 1 below 5x.
+are printed. Exits 1 below 5x. What several workers make of S3: benchmarks/listing_s3.py.
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ class Pages:
         self.keys = keys
         self.requests = 0
         self._rendered: dict[tuple[int, bool, bool], bytes] = {}
+        self._entries: list[bytes] = []
 
     def response(self, query: dict[str, str]) -> bytes:
         """The HTTP response to a ListObjects(V2) request."""
@@ -60,6 +61,8 @@ class Pages:
             start = int(query["continuation-token"])
         else:
             start = bisect.bisect_right(self.keys, query.get("start-after") or query.get("marker") or "")
+        if self._entries and encoded and v2:
+            return self._render(start, encoded, v2)
         wanted = (start, encoded, v2)
         if wanted not in self._rendered:
             self._rendered[wanted] = self._render(*wanted)
@@ -79,6 +82,10 @@ class Pages:
         facts += "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
         return f"HTTP/1.1 200 OK\r\n{facts}\r\n".encode()
 
+    def prepare(self) -> None:
+        """Render every entry now: pages may begin anywhere, and are only joined from then on."""
+        self._entries = [entry(n, key, encoded=True).encode() for n, key in enumerate(self.keys)]
+
     def _render(self, start: int, encoded: bool, v2: bool) -> bytes:
         keys = self.keys[start : start + PAGE]
         more = start + PAGE < len(self.keys)
@@ -90,8 +97,11 @@ class Pages:
         parts.append(f"<MaxKeys>{PAGE}</MaxKeys><IsTruncated>{str(more).lower()}</IsTruncated>")
         if more and v2:
             parts.append(f"<NextContinuationToken>{start + PAGE}</NextContinuationToken>")
-        parts += [entry(start + n, key, encoded=encoded) for n, key in enumerate(keys)]
-        body = ("".join(parts) + "</ListBucketResult>").encode()
+        if self._entries and encoded:
+            entries = b"".join(self._entries[start : start + PAGE])
+        else:
+            entries = "".join([entry(start + n, key, encoded=encoded) for n, key in enumerate(keys)]).encode()
+        body = "".join(parts).encode() + entries + b"</ListBucketResult>"
         return b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (_HEADERS, len(body), body)
 
 
@@ -101,8 +111,9 @@ _HEADERS = b"Content-Type: application/xml\r\nx-amz-request-id: 0\r\nx-amz-bucke
 class Server(asyncio.Protocol):
     """HTTP/1.1 with keep-alive, for requests without a body."""
 
-    def __init__(self, pages: Pages) -> None:
+    def __init__(self, pages: Pages, latency: float = 0.0) -> None:
         self._pages = pages
+        self._latency = latency
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -120,16 +131,26 @@ class Server(asyncio.Protocol):
                 )
             else:
                 answer = self._pages.response({name: unquote_plus(value) for name, value in query.items()})
-            self._transport.write(answer)  # type: ignore[attr-defined]
+            if self._latency:
+                asyncio.get_running_loop().call_later(self._latency, self._transport.write, answer)  # type: ignore[attr-defined]
+            else:
+                self._transport.write(answer)  # type: ignore[attr-defined]
 
 
-async def serve(objects: int, port: int) -> None:
-    """Serve until terminated."""
-    pages = Pages(make_keys(objects))
-    for start in range(0, objects, PAGE):  # now, not while somebody measures
-        for v2 in (True, False):
-            pages._rendered[(start, True, v2)] = pages._render(start, True, v2)
-    server = await asyncio.get_running_loop().create_server(lambda: Server(pages), "127.0.0.1", port)
+async def serve(objects: int, port: int, shape: str | None, latency: float) -> None:
+    """Serve until terminated. Keys of a shape of benchmarks/listing_s3.py, or as `make_keys` makes them."""
+    if shape is not None:
+        from listing_s3 import keys_of
+
+        pages = Pages(keys_of(shape, objects))
+        pages.prepare()
+    else:
+        pages = Pages(make_keys(objects))
+        for start in range(0, objects, PAGE):  # now, not while somebody measures
+            for v2 in (True, False):
+                pages._rendered[(start, True, v2)] = pages._render(start, True, v2)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Server(pages, latency), "127.0.0.1", port)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     async with server:
         await server.serve_forever()
@@ -141,5 +162,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--objects", type=int, default=1_000_000)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--shape", help="default: date-partitioned")
+    parser.add_argument("--latency", type=float, default=0.0, help="milliseconds of each request")
     arguments = parser.parse_args()
-    asyncio.run(serve(arguments.objects, arguments.port))
+    asyncio.run(serve(arguments.objects, arguments.port, arguments.shape, arguments.latency / 1000))
