@@ -9,8 +9,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
-_RUN = 200_000  # records sorted in memory at once: some 60 MB
-_CHUNK = 2_000  # records of a run that are read at once
+_RUN = 200_000  # records sorted in memory at once: some 80 MB
+_CHUNK = 1_000  # records of a run that are read at once
+_PAGE = 1_000
 
 Record = tuple[str, str, int, str]
 """Key, fingerprint, size in bytes, modified."""
@@ -85,7 +86,7 @@ def _merged(runs: list[Path]) -> Iterator[list[Record]]:
                 else:
                     heads[number] = following
             page.sort(key=_key)
-            yield page
+            yield from (page[start : start + _PAGE] for start in range(0, len(page), _PAGE))
     finally:
         for file in files:
             file.close()
