@@ -24,10 +24,10 @@ from syncagent.drivers import Bucket
 from syncagent.drivers.inventory import Inventory, open_inventory
 from syncagent.drivers.memory import MemoryDriver
 from syncagent.drivers.spool import Spool
-from syncagent.errors import ConfigError, InvalidInput, NotFound, SyncAgentError, Unsupported
+from syncagent.errors import AccessDenied, ConfigError, InvalidInput, NotFound, SyncAgentError, Unsupported
 from syncagent.model import DriverSpec, ObjectInfo, Scope
 from syncagent.reconcile import Reconciler
-from tests.engine import drop, put
+from tests.engine import assert_equal, drop, put
 from tests.keys import NASTY
 
 FORMATS = ["CSV", "Parquet", "ORC"]
@@ -277,6 +277,33 @@ def test_a_broken_report_says_what_is_wrong_and_nothing_is_done(tmp_path: Path, 
             of.sweep(inventory=opened(written(tmp_path / "report", files), bucket))
         assert "\n" not in str(caught.value)
         assert catalog.count(of.dataset.id) == 1
+
+
+def test_a_key_that_cannot_be_looked_at_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = s3_bucket()
+    for key in ("new", "secret", "doubtful", "hidden"):
+        put(bucket, key)
+    stat = bucket.stat
+
+    def guarded(key: str) -> ObjectInfo:
+        if key in {"secret", "hidden"}:
+            raise AccessDenied(f"not allowed: s3:GetObject on {key!r}", resource=key)
+        return stat(key)
+
+    with SqliteCatalog(tmp_path / "catalog.db") as catalog:
+        of = Reconciler(catalog, catalog.ensure_dataset("data", bucket.spec), bucket)
+        of.settle("doubtful")
+        of.settle("hidden")
+        monkeypatch.setattr(bucket, "stat", guarded)
+        rows = [row(key) for key in ("new", "secret", "doubtful", "hidden")]
+        told = of.sweep(inventory=opened(written(tmp_path / "report", report("CSV", rows)), bucket))
+        assert (told.added, told.same, told.failed, told.removed) == (1, 1, 2, 0)
+        assert {one.key for one in catalog.quarantined(of.dataset.id)} == {"secret", "hidden"}
+        monkeypatch.undo()
+        of.sweep()
+        assert_equal(of)
 
 
 def test_stores_without_known_reports_are_told(tmp_path: Path) -> None:
