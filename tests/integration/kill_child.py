@@ -1,4 +1,4 @@
-"""A sweep of its own, to be killed: `python -m tests.integration.kill_child CATALOG SLEEP`.
+"""A sweep of its own, to be killed: `python -m tests.integration.kill_child CATALOG SLEEP LISTERS`.
 
 The bucket is made of numbers, so that every process sees the same one without storing it.
 """
@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from syncagent import reconcile
@@ -46,6 +47,7 @@ class Numbers(MemoryDriver):
 
     def __init__(self, pause: float) -> None:
         super().__init__()
+        self.caps = replace(self.caps, ranges=True)
         self.pause = pause
         self.found = after()
         self.requests = Counter()
@@ -71,7 +73,8 @@ def bucket(pause: float = 0.0) -> Bucket:
 def main() -> None:
     reconcile._ADVANCE_SECONDS = 0.0
     with SqliteCatalog(Path(sys.argv[1])) as catalog:
-        of = reconcile.Reconciler(catalog, catalog.dataset("data"), bucket(float(sys.argv[2])), workers=2)
+        made, listers = bucket(float(sys.argv[2])), int(sys.argv[3])
+        of = reconcile.Reconciler(catalog, catalog.dataset("data"), made, workers=2, listers=listers)
         print("begin", flush=True)
         report = of.sweep(on_progress=lambda report: print(f"at {report.listed}", flush=True))
         print(f"done {report.resumed_after}", flush=True)

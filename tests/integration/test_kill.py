@@ -36,16 +36,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(path: Path, pause: float) -> subprocess.Popen[str]:
+def start(path: Path, pause: float, listers: int = 1) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.kill_child", str(path), str(pause)],
+        [sys.executable, "-m", "tests.integration.kill_child", str(path), str(pause), str(listers)],
         stdout=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
 
 
-def kill_at(path: Path, lines: int, delay: float) -> bool:
+def kill_at(path: Path, lines: int, delay: float, listers: int = 1) -> bool:
     """Kill a sweep some time after its n-th line; tells whether it was still at work."""
-    with start(path, 0.005) as child:
+    with start(path, 0.005 * listers, listers) as child:
         assert child.stdout is not None
         for _ in range(lines):
             if not child.stdout.readline():
@@ -129,4 +129,25 @@ def test_killed_again_and_again_it_gets_there(prepared: Path, tmp_path: Path) ->
         # What the last run reports is the whole: nothing left out, and nothing told twice but a page or so.
         assert runs[0].report.listed == pytest.approx(len(after()), abs=1000 * len(runs))
         assert runs[0].report.removed + runs[0].report.moved > 0
+    finished(path)
+
+
+def test_killed_while_several_workers_list(prepared: Path, tmp_path: Path) -> None:
+    """Each range is gone on with from where it was, by as many workers, by others, or by one."""
+    path = tmp_path / "catalog.db"
+    shutil.copy(prepared, path)
+    rng = random.Random(11)
+    ranges = 0
+    for _ in range(3):
+        kill_at(path, rng.randint(2, 4), rng.uniform(0, 0.01), listers=4)
+        sound(path)
+        with SqliteCatalog(path) as catalog:
+            left = catalog.runs(limit=1)[0].ranges
+            ranges = max(ranges, len(left or []))
+    with start(path, 0.0, 3) as child:
+        last = child.communicate(timeout=30)[0].splitlines()[-1]
+    assert last.startswith("done ") and last != "done None", "resumed"
+    assert ranges > 1, "some were killed with several ranges left"
+    with SqliteCatalog(path) as catalog:
+        assert len({run.origin for run in catalog.runs()}) == 1
     finished(path)
