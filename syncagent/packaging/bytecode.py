@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,6 @@ from syncagent.packaging.targets import Target
 def add_bytecode(files: dict[str, bytes], target: Target) -> str | None:
     """Compile every source, with a Python of the target's version if this machine has one.
 
-    What was compiled is put beside its source, or below `Cloud.below` in its place: `Cloud.sources`.
-
     :return: its full version, or None: nothing was compiled.
     """
     python = _python(target)
@@ -26,7 +23,7 @@ def add_bytecode(files: dict[str, bytes], target: Target) -> str | None:
     with TemporaryDirectory(prefix="syncagent-compile-") as scratch:
         folder = Path(scratch)
         for name, data in files.items():
-            if name.endswith(".py") and (target.cloud.sources or name.startswith(target.cloud.below)):
+            if name.endswith(".py"):
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
@@ -38,12 +35,7 @@ def add_bytecode(files: dict[str, bytes], target: Target) -> str | None:
         if told.returncode:
             return None
         for path in folder.rglob("*.pyc"):
-            name = path.relative_to(folder).as_posix()
-            if not target.cloud.sources:
-                source = importlib.util.source_from_cache(name)
-                del files[source]
-                name = f"{source}c"  # where Python looks for it then
-            files[name] = path.read_bytes()
+            files[path.relative_to(folder).as_posix()] = path.read_bytes()
     return told.stdout.strip()
 
 

@@ -42,10 +42,8 @@ class Cloud:
     archs: tuple[str, ...] = ("x86_64",)
     below: str = ""
     """Where in the archive packages are."""
-    installs: str | None = None
-    """A package that the cloud's build installs, with what it needs, from wheels in the archive; the others are unpacked here."""
-    sources: bool = True
-    """Whether sources stay beside what was made of them."""
+    installs: bool = False
+    """Whether the cloud's build installs the packages; else they are unpacked here."""
     unused: tuple[str, ...] = ()
     """Regular expressions of files in packages that no handler opens, and that are large."""
     trims: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
@@ -122,11 +120,7 @@ GCP = Cloud(
     template="main.tf",
     beside=("gcloud.sh",),
     modules=("handlers.gcp", "drivers.gcs", "drivers.gcs_secrets"),
-    below="packages/",
-    installs="functions-framework",
-    # The build compiles all sources anew, into files that say their sources' times, which the image then loses:
-    # https://github.com/GoogleCloudPlatform/buildpacks/blob/main/cmd/python/functions_framework/lib/lib.go
-    sources=False,
+    installs=True,
     defaults={r'(variable "python" \{\n  type        = string\n  default     = ").*(")': "{python}"},
 )
 AZURE = Cloud(

@@ -48,8 +48,6 @@ class Wheel:
     sha256: str
     license: str | None
     """As its metadata says it: an SPDX expression, or a name."""
-    requires: tuple[str, ...] = ()
-    """As its metadata says them: PEP 508."""
 
 
 def pinned(locks: Iterable[Path], target: Target) -> list[Pinned]:
@@ -128,27 +126,8 @@ def _wheel(path: Path) -> Wheel:
 
     return Wheel(
         str(canonicalize_name(str(told["Name"]))), str(told["Version"]), path,
-        hashlib.sha256(path.read_bytes()).hexdigest(), licensed or None, tuple(told.get_all("Requires-Dist", [])),
+        hashlib.sha256(path.read_bytes()).hexdigest(), licensed or None,
     )  # fmt: skip
-
-
-def needed(name: str, wheels: Iterable[Wheel], target: Target) -> set[str]:
-    """The names of a package and of all that it needs on a target."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    known = {one.name: one for one in wheels}
-    todo, found = [name], set[str]()
-    while todo:
-        one = todo.pop()
-        if one in found or one not in known:
-            continue
-        found.add(one)
-        for text in known[one].requires:
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate(dict(target.markers())):
-                todo.append(str(canonicalize_name(requirement.name)))
-    return found
 
 
 def unpack(wheels: Iterable[Wheel], cloud: Cloud) -> Mapping[str, bytes]:
