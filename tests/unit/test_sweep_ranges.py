@@ -128,8 +128,8 @@ def test_the_catalog_says_where_to_divide(of: Reconciler, driver: Ranged) -> Non
     hints = of.catalog.quantiles(of.dataset.id, 2 * PAGE)
     driver.works()
     of.sweep()
-    assert len(driver.asked) >= 4
-    assert set(driver.asked) <= {None, *hints}
+    # Each worker begins at one of them; where none lies ahead any more, a free worker may still guess.
+    assert len({None, *hints} & set(driver.asked)) >= 4
     assert driver.pages <= SIZE // PAGE + 4 + len(driver.asked)
 
 
