@@ -37,9 +37,9 @@ from syncagent.reconcile import Reconciler
 from tests.engine import live, stored
 from tests.rigs.served import EMAIL, PASSWORD, BadNetwork, Served
 
-SEEDS = 60
+SEEDS = 40
 """Schedules for each of the eight kinds of world."""
-SEEDS_AFAR = 6
+SEEDS_AFAR = 4
 """The same, over HTTP."""
 KEYS = "ab"
 NUMBERS = itertools.count()
@@ -150,7 +150,7 @@ class SteppedDriver(MemoryDriver):
 class SteppedBucket(Bucket):
     """Without the thread that fetches ahead: it would run beside the baton."""
 
-    def _driver_pages(self, after: str | None, until: str | None) -> Iterator[list[ObjectInfo]]:  # type: ignore[override]
+    def _driver_pages(self, after: str | None, until: str | None, ahead: bool) -> Iterator[list[ObjectInfo]]:  # type: ignore[override]
         return self.driver.list(self._prefix, after=after, until=until)
 
 
