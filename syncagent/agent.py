@@ -7,6 +7,7 @@ import logging
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -49,6 +50,7 @@ class Agent:
         self._opened = ExitStack()
         self._buckets: list[Bucket] = []
         self._origins: dict[str, Origin] = {}
+        self._unread: set[str] = set()
 
     def __enter__(self) -> Agent:
         return self
@@ -192,16 +194,20 @@ class Agent:
 
         :param keys: only these were settled; None looks at all.
         """
+        if dataset.id in self._unread:
+            return None
+        wanted = bool(self.catalog.labels.settings(dataset.id).get("sources"))
+        if find_spec("syncagent.ingest") is None:
+            # A function's package without --labels asks once, and not at each event.
+            self._unread.add(dataset.id)
+            if wanted:
+                _log.warning("label files are left to the next sweep: this package is without --labels")
+            return None
+        if not wanted:
+            return None
         # The files' readers are loaded where a dataset has such files, and nowhere else.
-        if not self.catalog.labels.settings(dataset.id).get("sources"):
-            return None
-        try:
-            from syncagent.ingest.follow import Follower
-        except ModuleNotFoundError as missing:
-            if not (missing.name or "").startswith("syncagent."):
-                raise
-            _log.warning("label files are left to the next sweep: this package is without --labels")
-            return None
+        from syncagent.ingest.follow import Follower
+
         bucket = self.bucket(dataset.driver)
         try:
             return Follower(self.catalog.labels, dataset.id, bucket).catch_up(keys)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from syncagent.reconcile import Reconciler
 
 _KNOWN_SECONDS = 1.0  # that the table of datasets is believed: a new dataset misses no event
+_NAMED_SECONDS = 60.0  # the same, where settings name the one dataset that there can be
 _QUARANTINE_SECONDS = 60.0
 _BATCH = 1000
 
@@ -62,6 +63,7 @@ class Mirror:
         self._lock = threading.Lock()
         self._datasets: dict[tuple[str, str], list[Dataset]] = {}
         self._read_at = -math.inf
+        self._known_seconds = _KNOWN_SECONDS if agent.settings.dataset_id is None else _NAMED_SECONDS
         self._reconcilers: dict[str, tuple[Dataset, Reconciler]] = {}
         self._quarantined: dict[str, tuple[float, set[str]]] = {}
 
@@ -153,7 +155,7 @@ class Mirror:
 
     def _mirroring(self, event: Event) -> list[Dataset]:
         with self._lock:
-            if self._clock() - self._read_at > _KNOWN_SECONDS:
+            if self._clock() - self._read_at > self._known_seconds:
                 self._read()
             return self._of(event)
 

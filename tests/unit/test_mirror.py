@@ -267,3 +267,18 @@ def test_an_annotation_file_is_taken_when_its_event_comes(world: World, first: s
     for key in keys if first == "labels" else keys[::-1]:
         world.mirror.settle([world.event(key)])
     assert world.agent.catalog.item(world.whole.id, "x/a.png").annotations == 1
+
+
+@pytest.mark.parametrize(("named", "kept"), [(False, 1.0), (True, 60.0)], ids=["all", "named"])
+def test_how_long_the_table_of_datasets_is_believed(world: World, named: bool, kept: float) -> None:
+    agent = world.agent
+    if named:
+        agent.settings = agent.settings.model_copy(update={"dataset_id": world.whole.id})
+    world.mirror = Mirror(agent, clock=lambda: world.now)
+    world.put("in/a")
+    reads: list[float] = []
+    real = agent.catalog.datasets
+    agent.catalog.datasets = lambda: reads.append(world.now) or real()  # type: ignore[func-returns-value, method-assign]
+    for world.now in (0.0, kept - 0.1, kept + 0.1):
+        assert world.mirror.settle([world.event("in/a")]).errors == [None]
+    assert reads == [0.0, kept + 0.1]
