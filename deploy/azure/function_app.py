@@ -12,10 +12,16 @@ An app tries to start every function that is declared here, and one whose connec
 Several are divided by commas.
 """
 
+# ruff: noqa: E402  # what is said about the environment has to be said before the SDK loads
+
 import logging
 import os
+import warnings
 
 os.environ.setdefault("SYNCAGENT_HOME", "/tmp/syncagent")  # noqa: S108  # the app's own folder is a mounted package
+
+# The archive leaves out what guesses how a text is encoded, and requests says so: nobody asks it for such texts.
+warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
 
 import azure.functions as func
 import azure.identity

@@ -18,7 +18,7 @@ from syncagent.packaging.bom import bill_of_materials
 from syncagent.packaging.bytecode import add_bytecode
 from syncagent.packaging.code import own_files
 from syncagent.packaging.targets import Target
-from syncagent.packaging.wheels import fetch, pinned, unpack
+from syncagent.packaging.wheels import fetch, needed, pinned, unpack
 
 __all__ = ["Package", "Target", "package"]
 
@@ -58,7 +58,8 @@ def package(
     """
     cloud = target.cloud
     names = ["requirements.txt", *(["requirements-labels.txt"] if labels else [])]
-    requirements = pinned([cloud.folder / name for name in names], target)
+    locked = pinned([cloud.folder / name for name in names], target)
+    requirements = [one for one in locked if one.name not in cloud.without]
     out.mkdir(parents=True, exist_ok=True)
     TemporaryFile(dir=out).close()  # a folder that cannot be written to is told before all the work
     with TemporaryDirectory(prefix="syncagent-package-") as scratch:
@@ -67,19 +68,18 @@ def package(
         on_step("packing")
         files: dict[str, bytes] = {name: (cloud.folder / name).read_bytes() for name in cloud.entry}
         ours = {f"syncagent/{name}": data for name, data in own_files(cloud, labels=labels).items()}
-        bytecode = None
-        if cloud.installs:  # the cloud's build installs the wheels
-            files["requirements.txt"] = "".join(f"{one.line}\n" for one in requirements).encode()
-            files |= {f"wheels/{one.path.name}": one.path.read_bytes() for one in wheels}
-            files |= ours
-        else:
-            tree = {**unpack(wheels, cloud), **ours}
-            files |= {cloud.below + name: data for name, data in tree.items()}
-            bytecode = add_bytecode(files, target)
-            if bytecode is None:
-                on_step(
-                    f"not compiled, so the function starts slower: there is no Python {target.python} here"
-                )
+        installed = needed(cloud.installs, wheels, target) if cloud.installs else set()
+        if installed:  # the cloud's build installs these
+            lines = [one.line for one in requirements if one.name in installed]
+            files["requirements.txt"] = "".join(f"{line}\n" for line in lines).encode()
+            files |= {
+                f"wheels/{one.path.name}": one.path.read_bytes() for one in wheels if one.name in installed
+            }
+        tree = {**unpack((one for one in wheels if one.name not in installed), cloud), **ours}
+        files |= {cloud.below + name: data for name, data in tree.items()}
+        bytecode = add_bytecode(files, target)
+        if bytecode is None:
+            on_step(f"not compiled, so the function starts slower: there is no Python {target.python} here")
     archive = out / f"syncagent-{cloud.name}.zip"
     write_zip(archive, files)
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()

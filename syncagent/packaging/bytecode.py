@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from syncagent.packaging.targets import Target
 def add_bytecode(files: dict[str, bytes], target: Target) -> str | None:
     """Compile every source, with a Python of the target's version if this machine has one.
 
+    What was compiled is put beside its source, or below `Cloud.below` in its place: `Cloud.sources`.
+
     :return: its full version, or None: nothing was compiled.
     """
     python = _python(target)
@@ -23,7 +26,7 @@ def add_bytecode(files: dict[str, bytes], target: Target) -> str | None:
     with TemporaryDirectory(prefix="syncagent-compile-") as scratch:
         folder = Path(scratch)
         for name, data in files.items():
-            if name.endswith(".py"):
+            if name.endswith(".py") and (target.cloud.sources or name.startswith(target.cloud.below)):
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
@@ -35,7 +38,12 @@ def add_bytecode(files: dict[str, bytes], target: Target) -> str | None:
         if told.returncode:
             return None
         for path in folder.rglob("*.pyc"):
-            files[path.relative_to(folder).as_posix()] = path.read_bytes()
+            name = path.relative_to(folder).as_posix()
+            if not target.cloud.sources:
+                source = importlib.util.source_from_cache(name)
+                del files[source]
+                name = f"{source}c"  # where Python looks for it then
+            files[name] = path.read_bytes()
     return told.stdout.strip()
 
 

@@ -42,8 +42,17 @@ class Cloud:
     archs: tuple[str, ...] = ("x86_64",)
     below: str = ""
     """Where in the archive packages are."""
-    installs: bool = False
-    """Whether the cloud's build installs the packages; else they are unpacked here."""
+    installs: str | None = None
+    """A package that the cloud's build installs, with what it needs, from wheels in the archive; the others are unpacked here."""
+    sources: bool = True
+    """Whether sources stay beside what was made of them."""
+    without: tuple[str, ...] = ()
+    """Packages that others name as needed, and that a handler runs without.
+
+    anyio: httpcore's, for asyncio. charset-normalizer: requests guesses with it how a text is encoded that does not say so; it takes
+    2.5 MB of memory, and requests runs without it, though it warns. proto-plus: for gRPC. pyasn1, pyasn1-modules: google-auth signs
+    with them where there is rsa and no cryptography. pycparser: cffi reads C with it, and what cryptography takes of cffi is compiled.
+    """
     unused: tuple[str, ...] = ()
     """Regular expressions of files in packages that no handler opens, and that are large."""
     trims: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
@@ -98,6 +107,7 @@ AWS = Cloud(
     template="template.yaml",
     modules=("handlers.aws", "drivers.s3", "drivers.s3_secrets"),
     archs=("arm64", "x86_64"),
+    without=("anyio",),
     # botocore describes 400 services.
     unused=(
         rf"botocore/data/(?!({'|'.join(_AWS_SERVICES)})/|[\w-]+\.json)",
@@ -120,7 +130,17 @@ GCP = Cloud(
     template="main.tf",
     beside=("gcloud.sh",),
     modules=("handlers.gcp", "drivers.gcs", "drivers.gcs_secrets"),
-    installs=True,
+    below="packages/",
+    installs="functions-framework",
+    without=("charset-normalizer", "proto-plus", "pyasn1", "pyasn1-modules", "pycparser"),
+    # Buckets by gRPC, and what asks for it.
+    unused=(
+        r"google/cloud/_storage_v2/",
+        r"google/(cloud/storage/asyncio|api_core/(gapic_v1|operations_v1))/",
+    ),
+    # The build compiles all sources anew, into files that say their sources' times, which the image then loses:
+    # https://github.com/GoogleCloudPlatform/buildpacks/blob/main/cmd/python/functions_framework/lib/lib.go
+    sources=False,
     defaults={r'(variable "python" \{\n  type        = string\n  default     = ").*(")': "{python}"},
 )
 AZURE = Cloud(
@@ -131,8 +151,9 @@ AZURE = Cloud(
     template="main.bicep",
     modules=("handlers.azure", "drivers.azure", "drivers.azure_secrets"),
     below=".python_packages/lib/site-packages/",
-    # The SDKs a second time, for asyncio.
-    unused=(r"azure/(.+/)?aio/",),
+    without=("anyio", "charset-normalizer", "pycparser"),
+    # The SDKs a second time, for asyncio; and pages that show an error in a browser.
+    unused=(r"azure/(.+/)?aio/", r"werkzeug/debug/"),
     defaults={r"(\nparam python string = ').*(')": "{python}"},
 )
 CLOUDS = {one.name: one for one in (AWS, GCP, AZURE)}

@@ -18,7 +18,7 @@ from syncagent.packaging.targets import Cloud, Target
 _LAST = 400  # characters of pip's last words
 # What a function never opens: tests, stubs, headers, compilers' leftovers, sources of what is compiled.
 _UNUSED = re.compile(
-    r"(^|/)(tests?|testing|__pycache__)/|^pydantic/(v1/|mypy\.py)|\.(pyi|pyx|pxd|pyc|c|h|cpp|hpp|a)$|(^|/)py\.typed$"
+    r"(^|/)(tests?|testing|__pycache__)/|^pydantic/(v1/|mypy\.py)|^cffi/|\.(pyi|pyx|pxd|pyc|c|h|cpp|hpp|a)$|(^|/)py\.typed$"
     r"|\.dist-info/(RECORD|INSTALLER|REQUESTED|WHEEL|direct_url\.json|top_level\.txt|entry_points\.txt|zip-safe|sboms/.*)$"
 )
 
@@ -48,6 +48,8 @@ class Wheel:
     sha256: str
     license: str | None
     """As its metadata says it: an SPDX expression, or a name."""
+    requires: tuple[str, ...] = ()
+    """As its metadata says them: PEP 508."""
 
 
 def pinned(locks: Iterable[Path], target: Target) -> list[Pinned]:
@@ -126,8 +128,27 @@ def _wheel(path: Path) -> Wheel:
 
     return Wheel(
         str(canonicalize_name(str(told["Name"]))), str(told["Version"]), path,
-        hashlib.sha256(path.read_bytes()).hexdigest(), licensed or None,
+        hashlib.sha256(path.read_bytes()).hexdigest(), licensed or None, tuple(told.get_all("Requires-Dist", [])),
     )  # fmt: skip
+
+
+def needed(name: str, wheels: Iterable[Wheel], target: Target) -> set[str]:
+    """The names of a package and of all that it needs on a target."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    known = {one.name: one for one in wheels}
+    todo, found = [name], set[str]()
+    while todo:
+        one = todo.pop()
+        if one in found or one not in known:
+            continue
+        found.add(one)
+        for text in known[one].requires:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate(dict(target.markers())):
+                todo.append(str(canonicalize_name(requirement.name)))
+    return found
 
 
 def unpack(wheels: Iterable[Wheel], cloud: Cloud) -> Mapping[str, bytes]:
@@ -153,6 +174,8 @@ def unpack(wheels: Iterable[Wheel], cloud: Cloud) -> Mapping[str, bytes]:
                         f"{wheel.path.name} holds a path outside of itself", resource=wheel.name
                     )
                 data = opened.read(member)
+                if name.endswith(".dist-info/METADATA"):
+                    data = data.partition(b"\n\n")[0] + b"\n"  # without the project's README
                 for pattern, trim in cloud.trims.items():
                     if re.fullmatch(pattern, name):
                         name, data = name.removesuffix(".gz"), trim(data)

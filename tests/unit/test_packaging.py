@@ -24,17 +24,20 @@ from syncagent.packaging import Target, bytecode, wheels
 from syncagent.packaging.archive import write_zip
 from syncagent.packaging.code import own_files
 from syncagent.packaging.targets import AWS, AZURE, CLOUDS, GCP, Cloud
-from syncagent.packaging.wheels import Pinned, Wheel, fetch, pinned, unpack
+from syncagent.packaging.wheels import Pinned, Wheel, fetch, needed, pinned, unpack
 
 ROOT = Path(__file__).parents[2]
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 ALL = list(CLOUDS.values())
 
 
-def wheel(folder: Path, name: str = "thing", version: str = "1.0", **files: str | bytes) -> Wheel:
+def wheel(
+    folder: Path, name: str = "thing", version: str = "1.0", needs: tuple[str, ...] = (), **files: str | bytes
+) -> Wheel:
     """A wheel of a pure package; `files` have ``__`` for a slash."""
-    path = folder / f"{name}-{version}-py3-none-any.whl"
+    path = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
     metadata = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n"
+    metadata += "".join(f"Requires-Dist: {one}\n" for one in needs) + "\n# A long story\n"
     with ZipFile(path, "w") as made:
         for file, text in files.items():
             made.writestr(file.replace("__", "/"), text)
@@ -124,6 +127,13 @@ def test_a_lock_pins_what_the_project_needs_at_the_versions_that_are_tested(clou
         assert one.version == tested.get(name, one.version), f"{name}: run scripts/locks.sh"
 
 
+@pytest.mark.parametrize("cloud", ALL, ids=lambda cloud: cloud.name)
+def test_what_a_handler_runs_without_is_there_to_be_left_out(cloud: Cloud) -> None:
+    locked = {one.name for one in pinned([cloud.folder / "requirements.txt"], Target(cloud))}
+    assert set(cloud.without) <= locked
+    assert cloud.installs is None or cloud.installs in locked
+
+
 # -- fetching ------------------------------------------------------------------------------------
 
 
@@ -184,6 +194,24 @@ def test_files_go_where_an_installer_puts_them(tmp_path: Path) -> None:
     assert set(unpack([made], AWS)) == {
         "thing/a.py", "thing/b.py", "thing/native.so", "thing-1.0.dist-info/METADATA", "thing-1.0.dist-info/licenses/LICENSE.md",
     }  # fmt: skip
+
+
+def test_of_a_packages_metadata_the_readme_stays_at_home(tmp_path: Path) -> None:
+    told = unpack([wheel(tmp_path, needs=("other>=1",))], AWS)["thing-1.0.dist-info/METADATA"].decode()
+    assert "Requires-Dist: other>=1" in told
+    assert "story" not in told
+
+
+def test_what_a_package_needs_on_the_target(tmp_path: Path) -> None:
+    made = [
+        wheel(
+            tmp_path, "top", needs=("Middle_One>=1", "old; python_version < '3.12'", "extra; extra == 'more'")
+        ),
+        wheel(tmp_path, "middle-one", needs=("top", "bottom[x]")),
+        *(wheel(tmp_path, name) for name in ("bottom", "old", "extra", "unrelated")),
+    ]
+    assert needed("top", made, Target(GCP, "3.12")) == {"top", "middle-one", "bottom"}
+    assert needed("top", made, Target(GCP, "3.11")) == {"top", "middle-one", "bottom", "old"}
 
 
 def test_two_packages_with_one_file(tmp_path: Path) -> None:
@@ -319,6 +347,20 @@ def test_bytecode_is_the_same_wherever_it_is_made_and_names_no_folder() -> None:
     assert made[0][name][4] & 0b11 == 0b01, "never compared with a source, whose time a zip changes"
 
 
+def test_where_sources_do_not_stay_python_finds_what_was_made_of_them(tmp_path: Path) -> None:
+    """Google's build compiles every source anew: what is to stay has none."""
+    files = {"main.py": b"import pkg.one", "packages/pkg/one.py": b"x = 1 / 0", "packages/pkg/data.txt": b"x"}
+    assert bytecode.add_bytecode(files, Target(GCP, HERE))
+    assert set(files) == {"main.py", "packages/pkg/one.pyc", "packages/pkg/data.txt"}
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'packages')!r}); import pkg.one"]  # fmt: skip
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert 'File "packages/pkg/one.py", line 1' in told, "a traceback still says where"
+    assert "ZeroDivisionError" in told
+
+
 def test_without_such_a_python_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     other = next(one for one in AWS.glibc if one != HERE)
     monkeypatch.setattr(bytecode.shutil, "which", lambda _: None)
@@ -357,8 +399,13 @@ def test_an_archive_that_is_not_compiled_says_so(
 
 
 @pytest.mark.parametrize("cloud", ALL, ids=lambda cloud: cloud.name)
-def test_what_is_written(cloud: Cloud, fetched: Wheel, tmp_path: Path) -> None:
-    python = next(iter(cloud.glibc))
+def test_what_is_written(
+    cloud: Cloud, fetched: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = HERE if HERE in cloud.glibc else next(iter(cloud.glibc))
+    installed = wheel(tmp_path, cloud.installs, functions_framework="x") if cloud.installs else None
+    if installed:
+        monkeypatch.setattr(packaging, "fetch", lambda *_: [installed, fetched])
     made = packaging.package(Target(cloud, python), tmp_path / "one")
     again = packaging.package(Target(cloud, python), tmp_path / "two")
     for mine, other in (
@@ -374,8 +421,9 @@ def test_what_is_written(cloud: Cloud, fetched: Wheel, tmp_path: Path) -> None:
     with ZipFile(made.archive) as archive:
         names = set(archive.namelist())
     assert set(cloud.entry) <= names
-    assert f"{cloud.below}syncagent/handlers/{cloud.name}.py" in names
-    assert (f"wheels/{fetched.path.name}" in names) is cloud.installs
+    assert {f"{cloud.below}syncagent/handlers/{cloud.name}.{'py' if cloud.sources else 'pyc'}", f"{cloud.below}thing"} <= names  # fmt: skip
+    wheels = {name for name in names if name.startswith("wheels/")}
+    assert wheels == ({f"wheels/{installed.path.name}"} if installed else set())
     assert not [name for name in names if name.startswith(".python_packages") and not cloud.below]
     bom = json.loads(made.bom.read_text())
     assert bom["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": made.sha256}]
