@@ -1,7 +1,8 @@
 """The clouds' runtimes of functions, as `benchmarks/coldstart.py` needs them: our archive and the tutorial's handler on each.
 
 Only the runtime's own code is between an event and the handler: Lambda's runtime client, Google's functions framework, and the library
-of Microsoft's image. The tutorial's handlers are written in our own words.
+of Microsoft's image. The tutorial's handlers are written in our own words, and name the bucket before the key: the tutorial's own
+leave it out, and then dtlpy 1.126.5 takes the key's first folder for it, or refuses.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
@@ -22,6 +24,10 @@ from zipfile import ZipFile
 import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ.setdefault(
+    "AWS_ACCESS_KEY_ID", "testing"
+)  # the server's, too: it looks at what the tutorial's handler names
+os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "testing")
 
 from benchmarks.events import notification  # after the path is known
 from syncagent.packaging.archive import write_zip
@@ -47,7 +53,7 @@ def lambda_handler(event, context):
         if "ObjectRemoved" in record["eventName"]:
             dataset.items.delete(filters=dl.Filters(field="filename", values="/" + name))
         elif "ObjectCreated" in record["eventName"]:
-            dataset.items.upload(local_path="external://" + name)
+            dataset.items.upload(local_path="external://" + record["s3"]["bucket"]["name"] + "/" + name)
 """
 _GOOGLE = """
 import os
@@ -61,7 +67,7 @@ def _dataset():
 
 
 def create_gcs(event, context):
-    _dataset().items.upload(local_path="external://" + event["name"])
+    _dataset().items.upload(local_path="external://" + event["bucket"] + "/" + event["name"])
 
 
 def delete_gcs(event, context):
@@ -80,9 +86,25 @@ app = func.FunctionApp()
 def main(myblob: func.InputStream):
     dl.login_m2m(email=os.environ["DTLPY_USERNAME"], password=os.environ["DTLPY_PASSWORD"])
     dataset = dl.datasets.get(dataset_id=os.environ["DATASET_ID"], fetch=False)
-    _, _, name = myblob.name.partition("/")
-    dataset.items.upload(local_path="external://" + name)
+    dataset.items.upload(local_path="external://" + myblob.name)
 """
+
+
+_NOTHING = {
+    "lambda_function.py": "def lambda_handler(event, context):\n    pass\n",
+    "main.py": "def create_gcs(event, context):\n    pass\n",
+    "function_app.py": """
+import azure.functions as func
+
+app = func.FunctionApp()
+
+
+@app.blob_trigger(arg_name="myblob", path="%BUCKET_CONTAINER%/{name}", connection="BUCKET")
+def main(myblob: func.InputStream):
+    pass
+""",
+}
+"""A handler that does nothing, by the file that its cloud looks for."""
 
 
 @dataclass
@@ -98,6 +120,8 @@ class Entrant:
     """The handler, as its cloud calls it."""
     python: Path | None = None
     """Of an environment with the packages, where they are not in the folder."""
+    settles: bool = True
+    """Whether it does what it is told."""
     environment: dict[str, str] = field(default_factory=dict)
     cold: list[float] = field(default_factory=list)
     """Seconds."""
@@ -149,6 +173,14 @@ class Cloud(ABC):
     def tutorial(self, place: Path) -> Entrant:
         """dtlpy with what it needs, installed once."""
 
+    def nothing(self, place: Path, theirs: Entrant) -> Entrant:
+        """A handler that does nothing: what the tutorial's runtime takes alone."""
+        folder = place / f"nothing-{self.name}"
+        folder.mkdir()
+        for name, text in _NOTHING.items():
+            (folder / name).write_text(text)
+        return Entrant("nothing", folder, 0, theirs.entry, theirs.python, settles=False)
+
     @abstractmethod
     def run(
         self, entrant: Entrant, bucket: str, environment: dict[str, str]
@@ -184,8 +216,7 @@ class Aws(Cloud):
         moto.start()
         host, port = moto.get_host_and_port()
         url = f"http://{host}:{port}"
-        keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-        self._s3 = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
+        self._s3 = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
         try:
             yield url
         finally:
