@@ -19,7 +19,7 @@ from syncagent.server.app import create_app
 from syncagent.server.auth import Passwords
 
 PASSWORD = "correct horse battery"
-EXAMPLES = 8
+EXAMPLES = 6
 """Requests for each operation."""
 
 
