@@ -19,7 +19,7 @@ from tests.engine import assert_equal
 from tests.integration.kill_child import SIZE, SPEC, after, before, bucket
 
 ROOT = Path(__file__).parents[2]
-KILLS = 10
+KILLS = 16
 LABELLED = range(0, SIZE, 10)
 
 
