@@ -668,10 +668,7 @@ class _Sweep:
             for found in added:
                 self._count(Outcome(found.key, Action.ADDED, found.size))
         self._settle_all(known)
-        if ranges is None:
-            retrying(self._catalog.advance)(self._run.number, cursor, missing, self._report)
-        else:
-            retrying(self._catalog.advance)(self._run.number, cursor, missing, self._report, ranges)
+        retrying(self._catalog.advance)(self._run.number, cursor, missing, self._report, ranges)
         missing.clear()
         self._on_progress(self._report)
 

@@ -283,7 +283,8 @@ class ServedCatalog:
         *first, last = _batches(missing) or [[]]
         for batch in first:  # the cursor may not be ahead of what is noted
             self._run(run, "advance", cursor=None, missing=batch, report=asdict(report))
-        more = {} if ranges is None else {"ranges": ranges}  # an older server does not know them
+        # Without ranges nothing is said of them, for servers that know of none.
+        more = {} if ranges is None else {"ranges": ranges}
         self._run(run, "advance", cursor=cursor, missing=last, report=asdict(report), **more)
 
     def heartbeat(self, run: int) -> None:

@@ -112,11 +112,7 @@ def _bind(
                 _tell(dataset, step, as_json=as_json, error=reason)
                 raise
             _tell(dataset, step, as_json=as_json)
-        if unbind and not steps:
-            output.note(
-                "nothing is there that bind made; for another queue or function than the settings', name it"
-            )
-        elif not unbind:
+        if not unbind:
             _advise(agent, dataset, target, wiring.queue)
     finally:
         wiring.close()

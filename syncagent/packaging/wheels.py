@@ -111,8 +111,10 @@ def _failed(told: str, target: Target) -> None:
         raise ConfigError(
             "a package is not what the lock says: its hash differs", hint="ask who runs your package index"
         )
-    last = " ".join(line for line in told.splitlines() if line.startswith("ERROR"))[-_LAST:]
-    raise Transient(f"pip could not fetch the packages: {last or told.strip()[-_LAST:]}", hint="try again")
+    # An index's address may hold a password.
+    lines = re.sub(r"//[^/\s@]*@", "//…@", told).splitlines()
+    last = " ".join(line for line in lines if line.startswith("ERROR")) or " ".join(lines)
+    raise Transient(f"pip could not fetch the packages: {last[-_LAST:].strip()}", hint="try again")
 
 
 def _wheel(path: Path) -> Wheel:

@@ -153,6 +153,8 @@ def test_what_a_handler_runs_without_is_there_to_be_left_out(cloud: Cloud) -> No
         ),
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM", ConfigError, "its hash differs"),
         ("WARNING: x\nERROR: the network is away", Transient, "the network is away"),
+        ("it broke\nin two lines", Transient, "it broke in two lines"),
+        ("ERROR: 403 for https://me:secret@index/simple", Transient, "403 for https://…@index/simple"),
     ],
 )
 def test_pips_failures_are_one_line(
