@@ -318,8 +318,9 @@ class Anywhere(Mirror):
 
     def __init__(self, schedule: Schedule) -> None:
         agent = SimpleNamespace(
-            reconciler=lambda _: schedule.of, follow=lambda *_: None, catalog=schedule.catalog
-        )
+            reconciler=lambda _: schedule.of, follow=lambda *_: None, catalog=schedule.catalog,
+            settings=SimpleNamespace(dataset_id=None),
+        )  # fmt: skip
         super().__init__(agent)  # type: ignore[arg-type]
         self._schedule = schedule
 
