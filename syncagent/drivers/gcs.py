@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import quote
 
@@ -55,6 +56,8 @@ _BUSY = {408, 429, 500, 502, 503, 504}
 _NO_KEY = {"", ".", ".."}  # in a URL they would name the listing, or the bucket itself
 _FIELDS = "name,size,generation,metageneration,updated,etag,md5Hash,contentType,storageClass"
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+_HOST = "https://storage.googleapis.com"
+_HOSTS = ("STORAGE_EMULATOR_HOST", "API_ENDPOINT_OVERRIDE")  # the SDK's own variables, in its order
 _PAGE = 5000
 _PART = 8 * 1024 * 1024
 _DEADLINE = 60.0
@@ -64,7 +67,10 @@ _new = tuple.__new__
 
 
 class GcsDriver:
-    """`Driver` over google-cloud-storage: its credentials, session, retries and uploads; our parsing of pages."""
+    """`Driver` over google-cloud-storage: its credentials, session, retries and uploads; our parsing of pages.
+
+    What is public, and a function's own account, it reads without the SDK's client: see `_plain_session`.
+    """
 
     caps = Capabilities(
         sorted_listing=True,
@@ -80,12 +86,12 @@ class GcsDriver:
         self._spec = spec
         self._lock = threading.Lock()
         self._made: Any = None
-        self._credentials = credentials_of(spec, integration)
+        self._plain = _plain_session(spec, integration)
+        self._credentials = None if self._plain else credentials_of(spec, integration)
         self.requests: Counter[str] = Counter()
-        from google.auth.credentials import Signing
-
-        signs = isinstance(self._credentials, Signing)
-        self.caps = replace(self.caps, signs=signs, prices=() if spec.endpoint else _PRICES)
+        self.caps = replace(
+            self.caps, signs=_signs(self._credentials), prices=() if spec.endpoint else _PRICES
+        )
 
     def __repr__(self) -> str:
         return f"<GcsDriver {self._bucket}>"
@@ -197,6 +203,8 @@ class GcsDriver:
         with self._lock:
             if self._made is not None:
                 self._made.close()
+            if self._plain is not None:
+                self._plain.close()
 
     # -- the client ------------------------------------------------------------------------------
 
@@ -210,7 +218,7 @@ class GcsDriver:
                     options = {"api_endpoint": endpoint.rstrip("/")} if endpoint else None
                     made = storage.Client(
                         project=self._spec.options.get("project", "syncagent"),
-                        credentials=self._credentials,
+                        credentials=self._credentials or credentials_of(self._spec, None),
                         client_options=options,
                     )
                     # 3.17.1 (seen) asks for the bucket in a thread before an upload, to label traces: a request
@@ -219,6 +227,17 @@ class GcsDriver:
                     self._made = made
         return self._made
 
+    def _session(self) -> Any:
+        """What sends requests: the SDK's own session, which signs and refreshes, where there is anything to sign with."""
+        return self._client()._http if self._plain is None else self._plain
+
+    def _host(self) -> str:
+        if self._plain is None:
+            # The client's own idea of the host: STORAGE_EMULATOR_HOST and other universes are in it.
+            return str(self._client().api_endpoint)
+        host = self._spec.endpoint or next(filter(None, map(os.environ.get, _HOSTS)), _HOST)
+        return host.rstrip("/")
+
     def _pays(self) -> str | None:
         return self._spec.options.get("user_project")
 
@@ -226,8 +245,7 @@ class GcsDriver:
         return self._client().bucket(self._bucket, user_project=self._pays()).blob(key)
 
     def _url(self, key: str | None = None) -> str:
-        # The client's own idea of the host: STORAGE_EMULATOR_HOST and other universes are in it.
-        base = f"{self._client().api_endpoint}/storage/v1/b/{quote(self._bucket, safe='')}/o"
+        base = f"{self._host()}/storage/v1/b/{quote(self._bucket, safe='')}/o"
         if key is None:
             return base
         if key in _NO_KEY:
@@ -237,7 +255,7 @@ class GcsDriver:
     def _request(
         self, kind: str, method: str, url: str, *, take: Callable[[Any], Any] | None = None, **given: Any
     ) -> Any:
-        """One call through the SDK's authorized session, with its kind of retry.
+        """One call, with the SDK's kind of retry.
 
         :param take: makes the result from the answer, and is tried again with it.
         :raises google.api_core.exceptions.GoogleAPICallError: the service's answer is an error.
@@ -247,7 +265,7 @@ class GcsDriver:
         params = given.setdefault("params", {})
         if pays := self._pays():
             params["userProject"] = pays
-        session = self._client()._http  # the SDK's own session: it signs and refreshes
+        session = self._session()
 
         def send() -> Any:
             self.requests[kind] += 1
@@ -282,13 +300,12 @@ class GcsDriver:
         import urllib3
         from google.api_core import exceptions
         from google.auth import exceptions as auth
-        from google.cloud.storage.exceptions import DataCorruption
         from requests import exceptions as bad
 
         bucket = self._bucket
         if isinstance(error, exceptions.RetryError) and isinstance(error.cause, Exception):
             error = error.cause
-        if isinstance(error, DataCorruption):
+        if kind == "put" and _damaged(error):
             return Transient(
                 f"{resource!r} was damaged on its way to bucket {bucket}", resource=resource, hint="try again"
             )
@@ -523,11 +540,44 @@ def _objects(items: Iterable[Any]) -> list[ObjectInfo]:
     ]
 
 
+def _damaged(error: Exception) -> bool:
+    """Whether an upload's checksum was another at its end."""
+    from google.cloud.storage.exceptions import DataCorruption
+
+    return isinstance(error, DataCorruption)
+
+
 def _flag(spec: DriverSpec, name: str) -> bool:
     value = spec.options.get(name, "no").lower()
     if value not in {"yes", "true", "1", "no", "false", "0", ""}:
         raise ConfigError(f"{name}={value} is neither yes nor no", resource=spec.bucket)
     return value in {"yes", "true", "1"}
+
+
+def _plain_session(spec: DriverSpec, integration: Integration | None) -> Any:
+    """A session without the SDK where it has nothing to sign, or the metadata server's tokens; else None.
+
+    The SDK's loads what signs and what uploads, which a function that looks at objects never needs.
+    """
+    public = _flag(spec, "anonymous") or bool(spec.endpoint)
+    if integration is not None:
+        return None
+    from syncagent.drivers.gcs_metadata import Session, Token, in_function
+
+    if public:
+        return Session(None)
+    if not in_function():
+        return None
+    return Session(None if os.environ.get(_HOSTS[0]) else Token(_SCOPE))
+
+
+def _signs(credentials: Any) -> bool:
+    """Whether credentials can sign URLs."""
+    if credentials is None:
+        return False
+    from google.auth.credentials import Signing
+
+    return isinstance(credentials, Signing)
 
 
 def credentials_of(spec: DriverSpec, integration: Integration | None, scope: str = _SCOPE) -> Any:
@@ -575,8 +625,8 @@ def open_driver(spec: DriverSpec, integration: Integration | None = None) -> Gcs
 
     :raises ConfigError: the integration or the bucket's name does not fit.
     """
-    import google.cloud.storage  # noqa: F401  # missing: said at once, with the extra to install
-
+    if find_spec("google.cloud.storage") is None:  # said at once, with the extra to install; loaded when used
+        raise ModuleNotFoundError(name="google.cloud.storage")
     if not re.fullmatch(r"\w[\w.-]*", spec.bucket, re.ASCII):
         raise ConfigError(f"{spec.bucket!r} is not a bucket's name", resource=spec.bucket)
     return GcsDriver(spec, integration)

@@ -36,6 +36,10 @@ def read(name: str, options: Mapping[str, str]) -> str:
 
 
 def _token(name: str) -> str:
+    from syncagent.drivers.gcs_metadata import Token, in_function
+
+    if in_function():
+        return Token(_SCOPE).value()
     import google.auth
     from google.auth.exceptions import GoogleAuthError
     from google.auth.transport.requests import Request

@@ -19,7 +19,7 @@ from syncagent.agent import Agent
 from syncagent.config import load
 from tests.keys import NASTY
 from tests.rigs.between import Between
-from tests.rigs.fake_http import FakeHttp
+from tests.rigs.fake_http import Answer, FakeHttp, Request
 from tests.rigs.functions_framework import Function
 from tests.rigs.gcs import GcsRig
 from tests.rigs.packages import Built
@@ -372,6 +372,73 @@ def test_wrong_settings_are_told_and_a_secret_is_read_by_reference(
     with Function(gcp_python, gcp_package.unpacked, *EVENTARC, given) as function:
         assert function.post(*as_binary(world, "a", "finalized")).status_code == 500
     assert said(function, "SYNCAGENT_CATALOG"), function.log
+
+
+@pytest.fixture
+def no_emulator(world: World, tmp_path: Path) -> Iterator[tuple[dict[str, str], FakeHttp]]:
+    """The environment of a function that has to sign, and who gives it tokens, each by its own path."""
+
+    def reply(request: Request) -> Answer:
+        told = {"access_token": f"of {request.path.partition('?')[0]}", "expires_in": 3600, "token_type": "Bearer"}  # fmt: skip
+        return 200, {"Content-Type": "application/json"}, json.dumps(told).encode()
+
+    with FakeHttp(reply) as giver:
+        more = {
+            "STORAGE_EMULATOR_HOST": "", "API_ENDPOINT_OVERRIDE": world.bucket.url,
+            "GCE_METADATA_HOST": giver.url.removeprefix("http://"),
+        }  # fmt: skip
+        yield world.environment(tmp_path / "home", **more), giver
+
+
+def mapped(function: Function) -> str:
+    """The files that a function's processes have in memory."""
+    pid = function.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return "".join(Path(f"/proc/{one}/maps").read_text() for one in (pid, *children))
+
+
+def test_the_functions_own_account_is_used_and_nothing_is_loaded_that_signs(
+    gcp_package: Built, gcp_python: Path, world: World, no_emulator: tuple[dict[str, str], FakeHttp]
+) -> None:
+    environment, giver = no_emulator
+    world.put("by-account")
+    del world.bucket.requests[:]
+    with Function(gcp_python, gcp_package.unpacked, *PUSH, environment) as function:
+        assert function.post(world.message("by-account", "finalized")).status_code == 204, function.log
+        world.delete("by-account")
+        assert function.post(world.message("by-account", "deleted")).status_code == 204, function.log
+        assert "_ssl" in mapped(function)
+        assert "cryptography" not in mapped(function)
+        assert "access_token" not in "".join(function.log)
+    (asked,) = giver.requests
+    sent = {one.headers.get("authorization") for one in world.bucket.requests if "alt" not in one.query}
+    assert sent - {None} == {f"Bearer of {asked.path.partition('?')[0]}"}
+    assert "by-account" not in world.items()
+
+
+def test_a_service_accounts_key_signs(
+    gcp_package: Built, gcp_python: Path, world: World, no_emulator: tuple[dict[str, str], FakeHttp], tmp_path: Path
+) -> None:  # fmt: skip
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    environment, giver = no_emulator
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {
+        "type": "service_account", "project_id": "p", "private_key_id": "1", "private_key": key.decode(),
+        "client_email": "me@p.iam.gserviceaccount.com", "token_uri": f"{giver.url}/token",
+    }  # fmt: skip
+    (tmp_path / "account.json").write_text(json.dumps(account))
+    environment["GOOGLE_APPLICATION_CREDENTIALS"] = str(tmp_path / "account.json")
+    world.put("by-key")
+    del world.bucket.requests[:]
+    with Function(gcp_python, gcp_package.unpacked, *PUSH, environment) as function:
+        assert function.post(world.message("by-key", "finalized")).status_code == 204, function.log
+    assert [one.path for one in giver.requests] == ["/token"]
+    assert {one.headers.get("authorization") for one in world.bucket.requests} == {"Bearer of /token"}
+    assert "by-key" in world.items()
 
 
 def test_nothing_was_written_into_the_function(gcp_package: Built, start: Start) -> None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import json
+import os
 import re
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -992,6 +994,107 @@ def test_a_token_is_sent_but_not_told_in_an_error(
     assert SECRET not in f"{caught.value} {caught.value!r} {vars(caught.value)} {driver!r} {vars(driver)}"
 
 
+@pytest.fixture
+def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHttp]:
+    """The metadata server of a function. Its tokens are numbered."""
+    given = itertools.count(1)
+    with FakeHttp(lambda _: says({"access_token": f"token-{next(given)}", "expires_in": 3600})) as server:
+        monkeypatch.setenv("K_SERVICE", "function")
+        monkeypatch.setenv("GCE_METADATA_HOST", server.url.removeprefix("http://"))
+        monkeypatch.setenv("SYNCAGENT_TEST_NO_BACKOFF", "1")
+        yield server
+
+
+def test_a_function_sends_tokens_of_its_metadata_server(
+    canned: FakeHttp, metadata: FakeHttp, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_ENDPOINT_OVERRIDE", canned.url)
+    canned.always(says(page("a")))
+    driver = opened()
+    assert not driver.caps.signs
+    assert [listed(driver), listed(driver)] == [["a"], ["a"]]
+    assert [one.headers["authorization"] for one in canned.requests] == ["Bearer token-1"] * 2
+    (asked,) = metadata.requests
+    assert asked.path.partition("?")[0] == "/computeMetadata/v1/instance/service-accounts/default/token"
+    assert asked.headers["metadata-flavor"] == "Google"
+    assert asked.query == {"scopes": "https://www.googleapis.com/auth/devstorage.read_write"}
+    assert "token-1" not in f"{driver!r} {vars(driver)} {driver._plain.auth!r}"
+
+
+def test_a_token_that_is_refused_is_asked_for_anew_once(
+    canned: FakeHttp, metadata: FakeHttp, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_ENDPOINT_OVERRIDE", canned.url)
+    canned.in_turn(refusal(401), says(page("a")), refusal(401), refusal(401))
+    driver = opened()
+    assert listed(driver) == ["a"]
+    with pytest.raises(AccessDenied, match="renew"):
+        listed(driver)
+    sent = [one.headers["authorization"].removeprefix("Bearer token-") for one in canned.requests]
+    assert sent == ["1", "2", "2", "3"]
+
+
+def test_a_token_is_renewed_before_it_ends(
+    canned: FakeHttp, metadata: FakeHttp, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_ENDPOINT_OVERRIDE", canned.url)
+    canned.always(says(page("a")))
+    clock = iter([0.0, 0.0, 3374.0, 3376.0, 3376.0])
+    monkeypatch.setattr("syncagent.drivers.gcs_metadata.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    driver = opened()
+    driver._plain.auth._ends = -1.0
+    for _ in range(3):
+        listed(driver)
+    assert [one.headers["authorization"][-1] for one in canned.requests] == ["1", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "asked"),
+    [
+        (says({}, 503), Transient, 4),
+        (DROP, Transient, 4),
+        (says({}, 404), AccessDenied, 1),
+        (says({"access_token": SECRET}), AccessDenied, 1),
+        ((200, {}, SECRET.encode()), AccessDenied, 1),
+    ],
+)
+def test_a_metadata_server_without_a_token(
+    metadata: FakeHttp, opened: Opened, answer: Answer, error: type[SyncAgentError], asked: int
+) -> None:
+    metadata.always(answer)
+    driver = opened()
+    for call in (lambda: listed(driver), lambda: driver.stat("k")):
+        del metadata.requests[:]
+        with pytest.raises(error, match="metadata server") as caught:
+            call()
+        assert len(metadata.requests) == asked
+        assert SECRET not in f"{caught.value} {vars(caught.value)}"
+
+
+def test_a_function_with_a_file_of_credentials_uses_these(
+    metadata: FakeHttp, opened: Opened, pem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "account.json").write_text(json.dumps(account(pem)))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
+    assert opened().caps.signs
+    assert metadata.requests == []
+
+
+def test_what_a_function_reads_with_loads_nothing_that_signs(canned: FakeHttp, metadata: FakeHttp) -> None:
+    canned.always(says(resource("k")))
+    code = """
+import sys
+from syncagent.drivers.gcs import open_driver
+from syncagent.model import DriverSpec
+assert open_driver(DriverSpec("gcs", "bucket")).stat("k").key == "k"
+print(*(name for name in ("cryptography", "google.cloud.storage", "google.auth.jwt") if name in sys.modules))
+"""
+    given = {**os.environ, "API_ENDPOINT_OVERRIDE": canned.url}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=given, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+    assert canned.requests[0].headers["authorization"] == "Bearer token-1"
+
+
 def test_an_emulator_of_the_environment_gets_every_request(
     canned: FakeHttp, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1035,7 +1138,7 @@ def test_closing_ends_the_connections_and_may_be_done_twice(canned: FakeHttp, op
     canned.always(says(page("a")))
     driver = opened(canned.url)
     assert listed(driver) == ["a"]
-    kept = driver._client()._http.get_adapter(canned.url).poolmanager.pools
+    kept = driver._session().get_adapter(canned.url).poolmanager.pools
     assert len(kept) == 1
     driver.close()
     driver.close()
