@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Generator
+from functools import cache
 from typing import Any, BinaryIO
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -39,6 +40,9 @@ _KINDS: dict[int, type[SyncAgentError]] = {
     400: InvalidInput, 401: AccessDenied, 403: AccessDenied, 404: NotFound, 409: AlreadyExists,
 }  # fmt: skip
 
+# Read once a process: it takes 30 ms.
+_authorities = cache(httpx.create_ssl_context)
+
 
 class Session:
     """One account at one server. Used from many threads.
@@ -57,7 +61,9 @@ class Session:
         """Requests sent, those for tokens and those tried again among them."""
         limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
         # A redirect would take the token elsewhere.
-        self._http = httpx.Client(timeout=timeout, limits=limits, follow_redirects=False)
+        self._http = httpx.Client(
+            timeout=timeout, limits=limits, follow_redirects=False, verify=_authorities()
+        )
 
     def __repr__(self) -> str:
         return f"<Session {self._username} at {self.gate}>"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -22,8 +24,10 @@ from syncagent.server.app import create_app
 from tests.rigs.fake_http import DROP, Answer, FakeHttp, Request
 
 EMAIL, PASSWORD = "owner@example.com", "correct horse battery"
-_HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
-"""Cheap to check: each test signs in."""
+HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+"""The password's. Cheap to check: each test signs in."""
+_LOOK = 0.005
+"""Seconds."""
 _PATIENCE = 3
 """Faults in a row, at most: fewer than a client tries."""
 
@@ -40,11 +44,11 @@ class Served:
         self.catalog = SqliteCatalog(path, timeout=10.0, clock=clock)
         self.agent.__dict__["catalog"] = self.catalog
         self.app: Any = create_app(self.agent, secret="s" * 40)
-        self.app.state.platform.accounts.add(EMAIL, _HASH, admin=True)
+        self.app.state.platform.accounts.add(EMAIL, HASH, admin=True)
         if not extension:
             self.app.middleware("http")(_hide)
         config = uvicorn.Config(self.app, "127.0.0.1", 0, log_level="error", access_log=False)
-        self._server = uvicorn.Server(config)
+        self._server = _Prompt(config)
         self._socket = listening(config)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._thread = threading.Thread(
@@ -61,6 +65,23 @@ class Served:
         self._socket.close()
         self.agent.close()
         self.catalog.close()
+
+
+class _Prompt(uvicorn.Server):
+    """Ends when it is told: uvicorn looks ten times a second whether it shall, and as often whether its connections have ended."""
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            await asyncio.sleep(_LOOK)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        while self.server_state.connections or self.server_state.tasks:
+            await asyncio.sleep(_LOOK)
+        await self.lifespan.shutdown()
 
 
 async def _hide(request: Any, following: Any) -> Any:
@@ -81,7 +102,7 @@ class BadNetwork:
         self.faults: dict[str, int] = {}
         self._random = random.Random(seed)
         self._share = share
-        self._http = httpx.Client(base_url=url, timeout=30)
+        self._http = httpx.Client(base_url=url, timeout=30, verify=False)  # noqa: S501 - there is no TLS
         self._row, self._since_over = 0, 20
         self._lock = threading.Lock()
 

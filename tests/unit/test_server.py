@@ -30,10 +30,10 @@ from syncagent.server import bodies, page
 from syncagent.server.app import create_app
 from syncagent.server.auth import MAY, Passwords
 from tests.rigs.s3 import S3Rig, s3_rig
+from tests.rigs.served import HASH, PASSWORD
 
 __all__ = ["s3_rig"]
 
-PASSWORD = "correct horse battery"
 # The page's files hold nothing of the catalog: what they show they fetch, with a token.
 PAGE = {(method, path) for path in page.FILES for method in ("GET", "HEAD")}
 PUBLIC = {("GET", "/healthz"), ("POST", "/token")} | PAGE
@@ -44,10 +44,9 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
     with Agent(load(catalog=f"sqlite:///{tmp_path / 'catalog.db'}")) as agent:
         app = create_app(agent, secret="s" * 40)
         accounts = app.state.platform.accounts
-        hashed = Passwords().hash(PASSWORD)
-        accounts.add("owner@example.com", hashed, admin=True)
+        accounts.add("owner@example.com", HASH, admin=True)
         for name in ("writer", "stranger"):
-            accounts.add(f"{name}@example.com", hashed)
+            accounts.add(f"{name}@example.com", HASH)
         with TestClient(app, raise_server_exceptions=False) as client:
             yield client
 
