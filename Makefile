@@ -9,6 +9,8 @@ help:
 	@echo "make bench  the speed and memory tables of docs/performance.md"
 
 PY := .venv/bin/python
+# The tests start hundreds of processes, and each would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .venv/.ready: pyproject.toml scripts/venv.sh
 	@scripts/venv.sh

@@ -13,6 +13,8 @@ import pytest
 for _name in list(os.environ):
     if _name.startswith(("AWS_", "SYNCAGENT_", "GOOGLE_", "AZURE_", "STORAGE_EMULATOR", "DTLPY_")):
         del os.environ[_name]
+# Hundreds of processes are started, and each would compile what it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["SYNCAGENT_TEST_NO_BACKOFF"] = "1"
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 
