@@ -70,6 +70,8 @@ class Agent:
             username=user,
             password=password,
             dataset_id=self.settings.dataset_id,
+            pool=self.settings.catalog_pool,
+            files=self.settings.files,
         )
         self._opened.callback(catalog.close)
         return catalog
@@ -235,10 +237,10 @@ class Agent:
 
     def webhooks(self) -> Webhooks | None:
         """Whom to tell of datasets' items; None where that is the business of the catalog's server."""
-        from syncagent.catalog.sql.sqlite import SqliteCatalog
+        from syncagent.catalog.sql.catalog import SqlCatalog
         from syncagent.catalog.sql.webhooks import Webhooks
 
-        return Webhooks(self.catalog) if isinstance(self.catalog, SqliteCatalog) else None
+        return Webhooks(self.catalog) if isinstance(self.catalog, SqlCatalog) else None
 
     def uploader(self, dataset: Dataset, *, overwrite: bool = False) -> Uploader:
         """What uploads into a dataset: to its bucket, or beside the catalog where it has none."""
@@ -266,13 +268,12 @@ class Agent:
         )
 
     def _origin(self, dataset: Dataset) -> Origin:
-        from syncagent.catalog.files import Files
-        from syncagent.catalog.sql.sqlite import SqliteCatalog
+        from syncagent.catalog.sql.catalog import SqlCatalog
         from syncagent.ingest.origin import EitherOrigin, HereOrigin, ServerOrigin
 
-        if isinstance(self.catalog, SqliteCatalog):
+        if isinstance(self.catalog, SqlCatalog):
             bucket = None if dataset.driver.type == "none" else self.bucket(dataset.driver)
-            return HereOrigin(bucket, Files(Path(f"{self.catalog.db.path}.files")))
+            return HereOrigin(bucket, self.catalog.files if self.catalog.has_folder else None)
         labels = self.catalog.labels
         server = ServerOrigin(self._streams, lambda key: labels.at(dataset.id, [key]).get(key))
         if dataset.driver.type not in {"s3", "gcs", "azureblob"}:
@@ -284,11 +285,11 @@ class Agent:
 
     def _linked(self, item: str) -> tuple[Item, Origin]:
         """An item by its id, of whatever dataset, and where its bytes come from."""
+        from syncagent.catalog.sql.catalog import SqlCatalog
         from syncagent.catalog.sql.items import Items
-        from syncagent.catalog.sql.sqlite import SqliteCatalog
         from syncagent.ingest.origin import ServerOrigin, item_of
 
-        if isinstance(self.catalog, SqliteCatalog):
+        if isinstance(self.catalog, SqlCatalog):
             found = Items(self.catalog).get(item)
             if found.dataset not in self._origins:
                 self._origins[found.dataset] = self._origin(self.catalog.dataset(found.dataset))
@@ -313,16 +314,14 @@ class Agent:
         return session
 
     def _files_target(self, dataset: Dataset) -> Target:
-        from syncagent.catalog.files import Files
+        from syncagent.catalog.sql.catalog import SqlCatalog
         from syncagent.catalog.sql.items import Items
-        from syncagent.catalog.sql.sqlite import SqliteCatalog
         from syncagent.ingest.content import Content, ContentTarget
         from syncagent.ingest.upload import ServerTarget
 
-        if not isinstance(self.catalog, SqliteCatalog):
+        if not isinstance(self.catalog, SqlCatalog):
             return ServerTarget(self._streams, self.catalog.labels, dataset.id)
-        files = Files(Path(f"{self.catalog.db.path}.files"))
-        return ContentTarget(Content(Items(self.catalog), files, dataset.id, None))
+        return ContentTarget(Content(Items(self.catalog), self.catalog.files, dataset.id, None))
 
     def planner(self, target: str, *, name: str | None = None, integration: str | None = None) -> Reconciler:
         """A reconciler to plan with. Stores nothing: what is not mirrored yet is compared with an empty catalog."""

@@ -83,9 +83,14 @@ class Settings(BaseModel):
     secret_key: SecretStr | None = None
     """Fernet key that seals integrations; else from `secret_key_file`."""
     secret_key_file: Path | None = None
-    """Default: beside the catalog, made on first use with mode 0600."""
+    """Default: beside the catalog, made on first use with mode 0600. With PostgreSQL there is no default."""
+    files: Path | None = None
+    """Folder for uploaded bytes and thumbnails of datasets without a bucket; default beside the catalog. With PostgreSQL there
+    is no default, and every server of the catalog needs the same one."""
     catalog_timeout: float = Field(default=30.0, ge=0)
     """Seconds to wait for another process's write."""
+    catalog_pool: int = Field(default=8, ge=1, le=1000)
+    """Connections to PostgreSQL that one process opens at most, apart from one that holds locks."""
     dataset_id: str | None = None
     """The one dataset of a ``dataloop+https://`` catalog to work on; its variable is ``DATASET_ID``."""
     dtlpy_username: str | None = None

@@ -1,4 +1,4 @@
-"""Catalogs by URL: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, a file's path, ``dataloop+https://host``."""
+"""Catalogs by URL: ``sqlite:///file.db``, a file's path, ``postgresql://user@host/database``, ``dataloop+https://host``."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ def open_catalog(
     username: str | None = None,
     password: SecretStr | None = None,
     dataset_id: str | None = None,
+    pool: int = 8,
+    files: Path | None = None,
 ) -> Store:
     """Open a catalog, creating it and bringing its schema up to date.
 
     :param secret_key: Fernet key that seals integrations; else from `secret_key_file`, else from
-        a file beside the catalog that is made on first use with mode 0600.
+        a file beside the catalog that is made on first use with mode 0600. PostgreSQL has no such place.
     :param timeout: seconds to wait for another process's write.
     :param migrate: False leaves an older schema as it is and raises instead.
     :param username: with `password`, the account at a server; an embedded catalog needs none.
     :param dataset_id: the one dataset of a server to work on; None for all that the account may see.
+    :param pool: connections to PostgreSQL at most.
+    :param files: folder for bytes that belong to no bucket; default beside the catalog. PostgreSQL has no such place.
     :raises ConfigError: unknown scheme, no catalog file, or a schema newer than this syncagent.
     :raises AccessDenied: the file may not be read or written.
     """
@@ -40,11 +44,25 @@ def open_catalog(
         scheme, rest = "sqlite", f"/{url}"
     if scheme in {"dataloop+https", "dataloop+http"}:
         return _remote(url.removeprefix("dataloop+"), username, password, dataset_id)
+    folder = None if files is None else files / "catalog"
+    if scheme in {"postgresql", "postgres"}:
+        try:
+            from syncagent.catalog.sql.postgres import PostgresCatalog
+        except ModuleNotFoundError as error:
+            if error.name not in {"psycopg", "psycopg_pool"}:
+                raise
+            raise ConfigError(
+                "a catalog on PostgreSQL needs the package psycopg", hint="pip install 'syncagent[postgres]'"
+            ) from error
+        return PostgresCatalog(
+            url, secret_key=secret_key, secret_key_file=secret_key_file, timeout=timeout, migrate=migrate,
+            pool=pool, folder=folder,
+        )  # fmt: skip
     if scheme != "sqlite":
         raise ConfigError(
             f"unknown catalog {scheme}://",
-            resource=url.partition("?")[0],
-            hint="use sqlite:///file.db or dataloop+https://host",
+            resource=f"{scheme}://",
+            hint="use sqlite:///file.db, postgresql://host/database or dataloop+https://host",
         )
     from syncagent.catalog.sql.sqlite import SqliteCatalog
 
@@ -52,8 +70,9 @@ def open_catalog(
     if not path.name:
         raise ConfigError("the catalog's URL names no file", hint="write sqlite:///catalog.db")
     return SqliteCatalog(
-        path, secret_key=secret_key, secret_key_file=secret_key_file, timeout=timeout, migrate=migrate
-    )
+        path, secret_key=secret_key, secret_key_file=secret_key_file, timeout=timeout, migrate=migrate,
+        folder=folder,
+    )  # fmt: skip
 
 
 def _remote(url: str, username: str | None, password: SecretStr | None, dataset_id: str | None) -> Store:

@@ -22,7 +22,8 @@ from syncagent.catalog.base import Dataset, Item, Quarantined, Ranges, Run, sett
 from syncagent.catalog.dataloop_labels import DataloopLabels
 from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.rest import Session
-from syncagent.catalog.sql.sqlite import SqliteCatalog, before
+from syncagent.catalog.sql.catalog import before
+from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import Conflict, InvalidInput, NotFound, Refused, SyncAgentError, Unsupported
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Scope, Settle
 

@@ -260,7 +260,7 @@ class ServedCatalog:
 
         :raises Conflict: another process is sweeping it, and who that is.
         """
-        from syncagent.catalog.sql.sqlite import this_process  # with all of SQLite, for sweeps only
+        from syncagent.catalog.sql.holders import this_process
 
         told = self._of(dataset, "begin_run", holder=this_process(), resume=resume)["run"]
         run = _RUN.validate_python(told)

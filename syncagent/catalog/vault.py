@@ -14,7 +14,7 @@ from syncagent.errors import AccessDenied, ConfigError
 class Vault:
     """Seals and opens; the key comes from the settings, or from a file made on first use (mode 0600)."""
 
-    def __init__(self, key: str | None, key_file: Path) -> None:
+    def __init__(self, key: str | None, key_file: Path | None) -> None:
         self._key = key
         self._key_file = key_file
 
@@ -39,7 +39,7 @@ class Vault:
             raise AccessDenied(
                 f"integration {name!r} was sealed with another key",
                 resource=name,
-                hint=f"set SYNCAGENT_SECRET_KEY or restore {self._key_file}",
+                hint=f"set SYNCAGENT_SECRET_KEY or restore {self._key_file or 'its key'}",
             ) from error
         return options
 
@@ -60,6 +60,11 @@ class Vault:
     def _read_key(self, *, create: bool) -> str:
         from cryptography.fernet import Fernet
 
+        if self._key_file is None:
+            raise ConfigError(
+                "the catalog's stored secrets need a key",
+                hint="set SYNCAGENT_SECRET_KEY, or SYNCAGENT_SECRET_KEY_FILE to a file that is made on first use",
+            )
         if create:
             with contextlib.suppress(FileExistsError):
                 handle = os.open(self._key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

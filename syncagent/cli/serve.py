@@ -107,9 +107,9 @@ def _first_administrator(agent: Agent) -> None:
 
 def _accounts(agent: Agent) -> Accounts:
     from syncagent.catalog.sql.accounts import Accounts
-    from syncagent.catalog.sql.sqlite import SqliteCatalog
+    from syncagent.catalog.sql.catalog import SqlCatalog
 
-    if not isinstance(agent.catalog, SqliteCatalog):
+    if not isinstance(agent.catalog, SqlCatalog):
         raise ConfigError(
             "only an embedded catalog has users", hint="set SYNCAGENT_CATALOG=sqlite:///file.db"
         )

@@ -7,18 +7,16 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from syncagent.agent import Agent
-from syncagent.catalog.files import Files
 from syncagent.catalog.sql.accounts import Accounts
 from syncagent.catalog.sql.annotations import Annotations
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.commands import Commands
 from syncagent.catalog.sql.datasets import Datasets
 from syncagent.catalog.sql.items import Items
 from syncagent.catalog.sql.recipes import Recipes
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import ConfigError, Refused, SyncAgentError
 from syncagent.ingest.content import Content
 from syncagent.ingest.thumbnails import Cache
@@ -39,7 +37,7 @@ class Platform:
 
     def __init__(self, agent: Agent) -> None:
         catalog = agent.catalog
-        if not isinstance(catalog, SqliteCatalog):
+        if not isinstance(catalog, SqlCatalog):
             raise ConfigError(
                 "only an embedded catalog can be served", hint="set SYNCAGENT_CATALOG=sqlite:///file.db"
             )
@@ -52,9 +50,8 @@ class Platform:
         self.accounts = Accounts(catalog)
         self.organization = str(uuid.uuid5(uuid.NAMESPACE_URL, f"syncagent:{catalog.stamp}"))
         self.commands = Commands(catalog)
-        path = catalog.db.path
-        self.files = Files(Path(f"{path}.files"))
-        self.thumbnails = Cache(Path(f"{path}.thumbnails"), _THUMBNAIL_BYTES)
+        self.files = catalog.files
+        self.thumbnails = Cache(catalog.beside("thumbnails"), _THUMBNAIL_BYTES)
         self._contents: dict[str, Content] = {}
         self._lock = threading.Lock()
         self._jobs = ThreadPoolExecutor(4, thread_name_prefix="syncagent-command")

@@ -21,7 +21,7 @@ import pytest
 from syncagent.catalog import open_catalog
 from syncagent.catalog.sql.connection import Connection
 from syncagent.catalog.sql.sqlite import SqliteCatalog
-from syncagent.catalog.sql.statements import migrations, queries
+from syncagent.catalog.sql.statements import migrations, parameters, queries
 from syncagent.errors import ConfigError, Conflict, SyncAgentError, Transient
 from syncagent.model import DriverSpec
 from tests.engine import info
@@ -75,27 +75,23 @@ def test_schema_is_what_the_migrations_make(catalog: SqliteCatalog, path: Path) 
 
 def test_every_statement_is_sound_sql_and_used(catalog: SqliteCatalog) -> None:
     sources = "".join(file.read_text() for file in Path(str(files("syncagent.catalog.sql"))).glob("*.py"))
-    for name, statement in queries().items():
-        given = dict.fromkeys(_parameters(statement))
+    for name, statement in queries("sqlite").items():
+        given = dict.fromkeys(parameters(statement))
         values = given if given or "?" not in statement else [None] * statement.count("?")
         catalog.db.sql(f"EXPLAIN {statement}", values)
         assert f'"{name}"' in sources, f"{name} is used nowhere"
 
 
-def _parameters(statement: str) -> list[str]:
-    return re.findall(r":(\w+)", re.sub(r"--.*", "", statement))
-
-
 def test_an_event_looks_at_no_file_that_waits_for_something_else(catalog: SqliteCatalog) -> None:
-    statement = queries()["awaiting_of"]
-    plan = catalog.db.sql(f"EXPLAIN QUERY PLAN {statement}", dict.fromkeys(_parameters(statement)))
+    statement = queries("sqlite")["awaiting_of"]
+    plan = catalog.db.sql(f"EXPLAIN QUERY PLAN {statement}", dict.fromkeys(parameters(statement)))
     assert plan[0][3] == "SEARCH f USING INDEX source_file_awaited (dataset=? AND awaited=?)"
 
 
 def test_lookups_and_scans_use_the_index(catalog: SqliteCatalog) -> None:
     for name in ("get", "scan", "scan_until", "settle_found", "settle_gone", "item", "items"):
-        statement = queries()[name]
-        plan = catalog.db.sql(f"EXPLAIN QUERY PLAN {statement}", dict.fromkeys(_parameters(statement)))
+        statement = queries("sqlite")[name]
+        plan = catalog.db.sql(f"EXPLAIN QUERY PLAN {statement}", dict.fromkeys(parameters(statement)))
         text = " | ".join(row[3] for row in plan)
         assert "USING INDEX item_key" in text, (name, text)
         assert "TEMP B-TREE" not in text, (name, text)
@@ -205,7 +201,7 @@ from syncagent.catalog.sql.statements import migrations, queries
 from syncagent.errors import SyncAgentError
 from tests.engine import info
 # Python itself may be where nobody may read, so everything is loaded before.
-migrations(), queries()
+migrations(), queries("sqlite")
 os.setgroups([]); os.setegid(65534); os.seteuid(65534)
 try:
     with SqliteCatalog(pathlib.Path(sys.argv[1]), timeout=0.1) as catalog:

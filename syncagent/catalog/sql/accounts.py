@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.items import Json
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import AlreadyExists, InvalidInput, NotFound, Refused
 
 ROLES = ("owner", "engineer", "annotationManager", "annotator", "viewer")
@@ -35,7 +35,7 @@ class Account:
 class Accounts:
     """Accounts by address, projects by id. Shares the catalog's connection."""
 
-    def __init__(self, catalog: SqliteCatalog) -> None:
+    def __init__(self, catalog: SqlCatalog) -> None:
         self._catalog = catalog
         self._db = catalog.db
 
@@ -90,13 +90,11 @@ class Accounts:
 
     def signing_key(self) -> str:
         """The secret that signs tokens, made on first use."""
-        rows = self._db.sql("SELECT value FROM setting WHERE name = 'signing_key'")
+        rows = self._db.query("setting", {"name": "signing_key"})
         if rows:
             return self._catalog.vault.open(bytes.fromhex(rows[0][0]), "signing key")["key"]
         sealed = self._catalog.vault.seal({"key": secrets.token_urlsafe(48)}).hex()
-        self._db.change_sql(
-            "INSERT INTO setting (name, value) VALUES ('signing_key', ?) ON CONFLICT DO NOTHING", (sealed,)
-        )
+        self._db.change("put_setting", {"name": "signing_key", "value": sealed})
         return self.signing_key()
 
     # -- projects --------------------------------------------------------------------------------
@@ -134,7 +132,7 @@ class Accounts:
         :raises AlreadyExists: it is taken.
         """
         with self._db.transaction():
-            if self._db.sql("SELECT 1 FROM project WHERE name = ? AND id <> ?", (name, project)):
+            if self._db.query("project_named", {"name": name, "id": project}):
                 raise AlreadyExists(f"there is a project {name!r} already", resource=name)
             self._db.change("rename_project", {"id": project, "name": name, "now": self._catalog.now()})
 

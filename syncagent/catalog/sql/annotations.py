@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from syncagent.catalog.filters import Query, parse_query
-from syncagent.catalog.sql.dialects import SQLITE
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.dql import compile_query
 from syncagent.catalog.sql.items import Json, merged
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.wire import time
 from syncagent.errors import InvalidInput, NotFound
 
@@ -37,7 +37,7 @@ OURS = frozenset(
 class Annotations:
     """Annotations by id, by item and by query."""
 
-    def __init__(self, catalog: SqliteCatalog) -> None:
+    def __init__(self, catalog: SqlCatalog) -> None:
         self._catalog = catalog
         self._db = catalog.db
 
@@ -48,7 +48,7 @@ class Annotations:
         :raises NotFound: no such item, or no such parent in it.
         """
         n, made = self._catalog.number_of(item), []
-        with self._db.transaction():
+        with self._catalog.around(n):
             for position, annotation in enumerate(annotations):
                 kind, label = annotation.get("type"), annotation.get("label")
                 if not isinstance(kind, str) or not kind:
@@ -80,7 +80,7 @@ class Annotations:
         :raises InvalidInput: the new parent is the annotation itself, or below it.
         """
         n = self._catalog.number_of(annotation)
-        with self._db.transaction():
+        with self._around(annotation):
             old = self.get(annotation)
             self._check_parent(self._catalog.number_of(old["itemId"]), n, difference)
             kept = {name: value for name, value in old.items() if name not in OURS}
@@ -98,10 +98,14 @@ class Annotations:
 
         :raises NotFound: there is none.
         """
-        with self._db.transaction():
+        with self._around(annotation):
             item = self._catalog.number_of(self.get(annotation)["itemId"])
             self.delete_numbers([self._catalog.number_of(annotation)])
             self._db.change("count_annotations", {"item": item})
+
+    def _around(self, annotation: str) -> AbstractContextManager[None]:
+        """A transaction alone with the annotation's dataset."""
+        return self._catalog.around(self._catalog.number_of(self.get(annotation)["itemId"]))
 
     def delete_numbers(self, numbers: Sequence[int]) -> None:
         """What came from a file goes to the trash, so that the file does not bring it back."""
@@ -138,28 +142,28 @@ class Annotations:
         if not size or not total:
             return [], total
         rows = self._db.sql(
-            f"{_SELECT} {self._from(compiled)} ORDER BY {compiled.order_by} LIMIT :_size OFFSET :_skip",
-            {**given, "_size": size, "_skip": size * query.page},
+            f"{_SELECT} {self._from(compiled)} ORDER BY {compiled.order_by} {self._db.dialect.limit(size, size * query.page)}",
+            given,
         )
         return [self.told(row) for row in rows], total
 
     def delete_found(self, dataset: str, query: Query) -> int:
         """Forget everything that a query finds, whatever its page; returns how many."""
         compiled, given = self._compiled(dataset, query)
-        with self._db.transaction():
+        with self._db.transaction(given["dataset"]):
             rows = self._db.sql(f"SELECT a.n, a.item {self._from(compiled)}", given)
             self.delete_numbers([n for n, _ in rows])
             self._db.change_many("count_annotations", [{"item": item} for item in {item for _, item in rows}])
         return len(rows)
 
     def _compiled(self, dataset: str, query: Query) -> tuple[Any, dict[str, Any]]:
-        compiled = compile_query(query, stamp=self._catalog.stamp, dialect=SQLITE)
+        compiled = compile_query(query, stamp=self._catalog.stamp, dialect=self._db.dialect)
         return compiled, {**compiled.parameters, "dataset": self._catalog.source(dataset)["dataset"]}
 
     def _from(self, compiled: Any) -> str:
         return (
             "FROM annotation a JOIN dataset d ON d.n = a.dataset JOIN item live ON live.n = a.item"
-            f" WHERE a.dataset = :dataset AND live.removed_at IS NULL AND ({compiled.where})"
+            f" WHERE a.dataset = {self._db.dialect.parameter('dataset')} AND live.removed_at IS NULL AND ({compiled.where})"
         )
 
     def told(self, row: Sequence[Any]) -> Json:

@@ -7,8 +7,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.items import Json
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.wire import time
 from syncagent.errors import NotFound
 
@@ -18,7 +18,7 @@ FINAL = frozenset({"success", "failed", "timeout", "canceled", "aborted"})
 class Commands:
     """Commands by id. Statuses are the platform's words."""
 
-    def __init__(self, catalog: SqliteCatalog) -> None:
+    def __init__(self, catalog: SqlCatalog) -> None:
         self._catalog = catalog
         self._db = catalog.db
 
@@ -31,6 +31,7 @@ class Commands:
             "by": by,
             "spec": json.dumps(dict(spec)),
             "now": self._catalog.now(),
+            "holder": self._catalog.presence(),
         }
         self._db.change("create_command", given)
         return self.get(n_id)
@@ -67,7 +68,9 @@ class Commands:
 
     def abandon(self) -> int:
         """Fail what a process that is gone had begun; returns how many."""
-        return self._db.change("abandon_commands", {"now": self._catalog.now()})
+        gone = [n_id for n_id, holder in self._db.query("commands_held") if self._catalog.absent(holder)]
+        now = self._catalog.now()
+        return sum(self._db.change("abandon_command", {"id": n_id, "now": now}) for n_id in gone)
 
 
 def _json(row: Sequence[Any]) -> Json:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
+from syncagent.catalog.sql.database import Parameters
+from syncagent.catalog.sql.dialects import SQLITE, Dialect
 from syncagent.catalog.sql.statements import migrations, queries
 from syncagent.catalog.sql.types import mimetype
 from syncagent.errors import AccessDenied, ConfigError, SyncAgentError, Transient
-
-Parameters = Mapping[str, Any] | Sequence[Any]
 
 _PRAGMAS = """
 PRAGMA synchronous=NORMAL;
@@ -26,15 +27,18 @@ PRAGMA temp_store=MEMORY;
 
 
 class Connection:
-    """Runs named statements. WAL, one writer; readers in other processes are not held up."""
+    """`Database` in a file. WAL, one writer; readers in other processes are not held up."""
+
+    dialect: Dialect = SQLITE
+    last_text: Any = b""  # bytes come after every text
 
     def __init__(self, path: Path, *, timeout: float, migrate: bool) -> None:
         self.path = path
+        self.name = str(path)
         self._timeout = timeout
         self.statements = 0
-        """Statements run, for benchmarks and tests."""
         self._lock = threading.RLock()
-        self._queries = queries()
+        self._queries = queries("sqlite")
         with self.translated():
             _touch(path)
             self._db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
@@ -108,8 +112,8 @@ class Connection:
             raise _translate(error, str(self.path)) from error
 
     @contextlib.contextmanager
-    def transaction(self) -> Generator[None]:
-        """All or nothing, and no other writer meanwhile. Joins a transaction that is already open."""
+    def transaction(self, dataset: int | None = None, *, alone: bool = True) -> Generator[None]:
+        """See `Database.transaction`. There is no other writer meanwhile, whatever the dataset."""
         with self._lock, self.translated():
             if self._db.in_transaction:
                 yield
@@ -147,13 +151,22 @@ class Connection:
         """Insert one row; returns its number."""
         with self._lock, self.translated():
             self.statements += 1
-            return self._db.execute(self._queries[name], parameters).lastrowid or 0
+            rows = self._db.execute(self._queries[name], parameters).fetchall()
+            return int(rows[0][0]) if rows else 0
 
     def change_many(self, name: str, parameters: Iterable[Parameters]) -> None:
         """Run a named statement for each of `parameters`."""
         with self._lock, self.translated():
             self.statements += 1
             self._db.executemany(self._queries[name], parameters)
+
+    def array(self, values: Iterable[Any]) -> str:
+        """See `Database.array`."""
+        return json.dumps(list(values))
+
+    def ping(self) -> None:
+        """See `Database.ping`."""
+        self.sql("SELECT 1")
 
     def close(self) -> None:
         """Close; twice is fine."""

@@ -7,8 +7,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.items import Json, merged
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.wire import time
 from syncagent.errors import AlreadyExists, ConfigError, NotFound
 
@@ -19,7 +19,7 @@ BINARIES = "Binaries"
 class Datasets:
     """Datasets by id and by name in a project."""
 
-    def __init__(self, catalog: SqliteCatalog) -> None:
+    def __init__(self, catalog: SqlCatalog) -> None:
         self._catalog = catalog
         self._db = catalog.db
 
@@ -43,7 +43,7 @@ class Datasets:
             raise ConfigError("a dataset needs a name")
         n_id, now = secrets.token_hex(12), self._catalog.now()
         with self._db.transaction():
-            number = self._number("project", project)
+            number = self._project(project)
             given = {
                 "id": n_id, "name": name, "now": now, "by": by, "system": int(system), "project": number,
                 "driver": None if driver is None else self._driver(driver, number),
@@ -79,7 +79,8 @@ class Datasets:
     ) -> list[Json]:
         """Datasets of some projects (None: of all), by name."""
         given = {
-            "projects": None if projects is None else json.dumps(list(projects)),
+            "everywhere": projects is None,
+            "projects": self._db.array(projects or ()),
             "name": name,
             "system": system,
         }
@@ -119,15 +120,15 @@ class Datasets:
 
     def _driver(self, driver: str, project: int) -> int:
         # Another project's bucket, and the credentials behind it, are not this one's to open.
-        number = self._number("driver", driver)
-        if self._db.sql("SELECT project FROM driver WHERE n = ?", (number,)) != [(project,)]:
-            raise NotFound(f"no driver {driver!r}", resource=driver)
-        return number
+        for number, owner in self._db.query("driver_by_id", {"id": driver}):
+            if owner == project:
+                return int(number)
+        raise NotFound(f"no driver {driver!r}", resource=driver)
 
-    def _number(self, table: str, public_id: str) -> int:
-        rows = self._db.sql(f"SELECT n FROM {table} WHERE id = ?", (public_id,))
+    def _project(self, public_id: str) -> int:
+        rows = self._db.query("project_by_id", {"id": public_id})
         if not rows:
-            raise NotFound(f"no {table} {public_id!r}", resource=public_id)
+            raise NotFound(f"no project {public_id!r}", resource=public_id)
         number: int = rows[0][0]
         return number
 

@@ -69,6 +69,18 @@ class Dialect(Protocol):
         """A term of ORDER BY. Nothing is less than anything."""
         ...
 
+    def limit(self, size: int, skip: int) -> str:
+        """The end of a query that gives one page."""
+        ...
+
+    def by_number(self, statement: str) -> str:
+        """The same query of items, by the numbers that it looks up rather than by dataset."""
+        ...
+
+    def covered(self, statement: str) -> str:
+        """The same query of items, all of whose columns are in the index `item_type`."""
+        ...
+
 
 class Sqlite:
     """SQLite: JSON is text, and a value has the type that it has."""
@@ -119,6 +131,18 @@ class Sqlite:
     def sorted(self, term: str, *, down: bool) -> str:
         """See `Dialect`."""
         return f"{term} DESC" if down else term
+
+    def by_number(self, statement: str) -> str:
+        """See `Dialect`."""
+        return statement.replace("WHERE i.dataset", "WHERE +i.dataset", 1)
+
+    def covered(self, statement: str) -> str:
+        """See `Dialect`. SQLite does not see that this index alone answers the question."""
+        return statement.replace("FROM item i", "FROM item i INDEXED BY item_type", 1)
+
+    def limit(self, size: int, skip: int) -> str:
+        """See `Dialect`."""
+        return _limit(size, skip)
 
 
 class Postgres:
@@ -191,8 +215,22 @@ class Postgres:
         """See `Dialect`. PostgreSQL itself puts nothing after everything."""
         return f"{term} DESC NULLS LAST" if down else f"{term} NULLS FIRST"
 
+    def by_number(self, statement: str) -> str:
+        """See `Dialect`. PostgreSQL counts what is behind each way, and needs no hint."""
+        return statement
+
+    covered = by_number
+
+    def limit(self, size: int, skip: int) -> str:
+        """See `Dialect`."""
+        return _limit(size, skip)
+
 
 SQLITE, POSTGRES = Sqlite(), Postgres()
+
+
+def _limit(size: int, skip: int) -> str:
+    return f"LIMIT {int(size)} OFFSET {int(skip)}"
 
 
 def _compact(value: Any) -> str:

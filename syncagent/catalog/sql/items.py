@@ -17,9 +17,8 @@ from typing import Any
 
 from syncagent.catalog.base import Item
 from syncagent.catalog.filters import Query
-from syncagent.catalog.sql.dialects import SQLITE
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.dql import compile_query
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.sql.types import mimetype
 from syncagent.errors import AlreadyExists, NotFound
 
@@ -43,7 +42,7 @@ def merged(old: Mapping[str, Any], change: Mapping[str, Any]) -> Json:
 class Items:
     """Items by id and by query. Shares the catalog's connection."""
 
-    def __init__(self, catalog: SqliteCatalog) -> None:
+    def __init__(self, catalog: SqlCatalog) -> None:
         self._catalog = catalog
         self._db = catalog.db
 
@@ -74,17 +73,16 @@ class Items:
         counted = self._from(compiled)
         if query.join is not None:
             # Few items have a given label: their numbers are looked up, rather than all items walked.
-            counted = counted.replace("WHERE i.dataset", "WHERE +i.dataset", 1)
+            counted = self._db.dialect.by_number(counted)
         elif set(re.findall(r"\bi\.(\w+)", compiled.where)) <= _COVERED:
-            # SQLite does not see that this index alone answers the question.
-            counted = counted.replace("FROM item i", "FROM item i INDEXED BY item_type", 1)
+            counted = self._db.dialect.covered(counted)
         total: int = self._db.sql(f"SELECT count(*) {counted}", given)[0][0]
         size = query.page_size
         if not size or not total:
             return [], total
         rows = self._db.sql(
-            f"SELECT i.n {self._from(compiled, compiled.order_by)} ORDER BY {compiled.order_by} LIMIT :_size OFFSET :_skip",
-            {**given, "_size": size, "_skip": size * query.page},
+            f"SELECT i.n {self._from(compiled, compiled.order_by)} ORDER BY {compiled.order_by} {self._db.dialect.limit(size, size * query.page)}",
+            given,
         )
         return self.numbered([n for (n,) in rows]), total
 
@@ -92,24 +90,25 @@ class Items:
         """Everything that a query finds, whatever its page, oldest first. What is found may be changed meanwhile."""
         compiled = self._compiled(query)
         given = {**compiled.parameters, **self._catalog.source(dataset), "_after": 0}
-        statement = f"SELECT i.n {self._from(compiled)} AND i.n > :_after ORDER BY i.n LIMIT 1000"
+        statement = f"SELECT i.n {self._from(compiled)} AND i.n > {self._db.dialect.parameter('_after')} ORDER BY i.n LIMIT 1000"
         while rows := self._db.sql(statement, given):
             given["_after"] = rows[-1][0]
             yield from self.numbered([n for (n,) in rows])
 
     def _compiled(self, query: Query) -> Any:
-        return compile_query(query, stamp=self._catalog.stamp, dialect=SQLITE)
+        return compile_query(query, stamp=self._catalog.stamp, dialect=self._db.dialect)
 
     def _from(self, compiled: Any, order: str = "") -> str:
         # All rows of a dataset have its driver. Saying so helps where keys are searched or sorted, and keeps SQLite
         # from the indexes by type and by number elsewhere.
-        driver = " AND i.driver = :driver" if "i.key" in compiled.where + order else ""
+        told = self._db.dialect.parameter
+        driver = f" AND i.driver = {told('driver')}" if "i.key" in compiled.where + order else ""
         joins = " LEFT JOIN item_metadata m ON m.item = i.n" if compiled.needs_metadata else ""
-        return f"FROM item i{joins} WHERE i.dataset = :dataset{driver} AND i.removed_at IS NULL AND ({compiled.where})"
+        return f"FROM item i{joins} WHERE i.dataset = {told('dataset')}{driver} AND i.removed_at IS NULL AND ({compiled.where})"
 
     def numbered(self, numbers: Sequence[int]) -> list[Item]:
         """Items by the numbers of their rows, in that order, those in the trash included; what is gone is left out."""
-        rows = self._db.query("items_by_number", {"numbers": json.dumps(numbers)})
+        rows = self._db.query("items_by_number", {"numbers": self._db.array(numbers)})
         found = {row[1]: self._catalog.item_of(row[0], row[1:]) for row in rows}
         return [found[n] for n in numbers if n in found]
 
@@ -136,7 +135,7 @@ class Items:
             "type": "dir" if folder else "file",
             "content_type": None if folder else mimetype(key, content_type),
         }  # fmt: skip
-        with self._db.transaction():
+        with self._db.transaction(self._catalog.source(dataset)["dataset"]):
             self._db.change("place", given)
             found = self.at(dataset, key)
         assert found is not None  # noqa: S101  # written in this transaction
@@ -153,7 +152,7 @@ class Items:
     ) -> Item:
         """Merge metadata: null removes a key, a list replaces. What the bucket tells is not taken from `system`."""
         n = self._catalog.number_of(item)
-        with self._db.transaction():
+        with self._catalog.around(n):
             self.get(item)
             old: list[Any] = [None, None, None]
             for row in self._db.query("item_metadata", {"n": n}):
@@ -180,7 +179,8 @@ class Items:
         :raises AlreadyExists: an item has that path.
         """
         n = self._catalog.number_of(item)
-        with self._db.transaction():
+        with self._catalog.around(n):
+            self._db.query("hold_item", {"n": n})
             found = self.get(item)
             if found.key == key:
                 return found

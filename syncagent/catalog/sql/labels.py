@@ -10,11 +10,11 @@ from syncagent.catalog.base import Item
 from syncagent.catalog.filters import parse_query
 from syncagent.catalog.labels import Awaited, Change, Entry, Facts, Stale, Taken
 from syncagent.catalog.sql.annotations import OURS, Annotations
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.datasets import Datasets
 from syncagent.catalog.sql.items import FACTS, Items, Json
 from syncagent.catalog.sql.recipes import Recipes, flat_labels, put_label
 from syncagent.catalog.sql.sources import Sources, origin_of
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.wire import dumps
 from syncagent.errors import InvalidInput, NotFound
 
@@ -28,7 +28,7 @@ Given = Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
 class SqlLabels:
     """`LabelStore` over the embedded catalog. Shares its connection."""
 
-    def __init__(self, catalog: SqliteCatalog) -> None:
+    def __init__(self, catalog: SqlCatalog) -> None:
         self._catalog = catalog
         self._db = catalog.db
         self._items = Items(catalog)
@@ -47,7 +47,7 @@ class SqlLabels:
         """See `LabelStore.at`."""
         found = {}
         for start in range(0, len(keys), _BATCH):
-            given = {**self._catalog.source(dataset), "keys": json.dumps(list(keys[start : start + _BATCH]))}
+            given = {**self._catalog.source(dataset), "keys": self._db.array(keys[start : start + _BATCH])}
             for row in self._db.query("items_at", given):
                 item = self._catalog.item_of(dataset, row)
                 found[item.key] = item
@@ -59,7 +59,7 @@ class SqlLabels:
         for start in range(0, len(stems), _BATCH):
             given = {
                 **self._catalog.source(dataset),
-                "stems": json.dumps(list(stems[start : start + _BATCH])),
+                "stems": self._db.array(stems[start : start + _BATCH]),
             }
             for stem, *row in self._db.query("items_of_stems", given):
                 found.setdefault(stem, []).append(self._catalog.item_of(dataset, row))
@@ -67,7 +67,7 @@ class SqlLabels:
 
     def describe(self, dataset: str, changes: Sequence[Change], *, by: str | None = None) -> int:
         """See `LabelStore.describe`."""
-        with self._db.transaction():
+        with self._db.transaction(self._catalog.source(dataset)["dataset"]):
             known = self._known(dataset, [change.item for change in changes])
             done = [change for change in changes if self._catalog.number_of(change.item) in known]
             for change in done:
@@ -82,7 +82,7 @@ class SqlLabels:
 
     def _known(self, dataset: str, items: Sequence[str]) -> set[int]:
         """Numbers of those of some ids that are items of the dataset."""
-        numbers = json.dumps([self._catalog.number_of(item) for item in items])
+        numbers = self._db.array(self._catalog.number_of(item) for item in items)
         given = {"numbers": numbers, "dataset": self._catalog.source(dataset)["dataset"]}
         return {n for (n,) in self._db.query("dataset_items", given)}
 
@@ -93,7 +93,7 @@ class SqlLabels:
         found: dict[str, list[Json]] = {}
         for start in range(0, len(items), _BATCH):
             numbers = [self._catalog.number_of(item) for item in items[start : start + _BATCH]]
-            given = {"items": json.dumps(numbers), "dataset": self._catalog.source(dataset)["dataset"]}
+            given = {"items": self._db.array(numbers), "dataset": self._catalog.source(dataset)["dataset"]}
             for row in self._db.query("annotations_of", given):
                 told = self._annotations.told(row)
                 found.setdefault(told["itemId"], []).append(told)
@@ -101,7 +101,7 @@ class SqlLabels:
 
     def annotate(self, dataset: str, given: Given, *, by: str | None = None) -> list[list[str]]:
         """See `LabelStore.annotate`."""
-        with self._db.transaction():
+        with self._db.transaction(self._catalog.source(dataset)["dataset"]):
             known = self._known(dataset, [item for item, _ in given])
             numbers = [self._catalog.number_of(item) for item, _ in given]
             for (item, _), number in zip(given, numbers, strict=True):
@@ -123,10 +123,11 @@ class SqlLabels:
 
         :param reuse: numbers that records of the file had, by item and origin.
         """
-        ((last,),) = self._db.query("last_annotation")
-        last = max([last, *(number for numbers in reuse.values() for number in numbers)])
+        above = max((number for numbers in reuse.values() for number in numbers), default=0)
+        wanted = {"count": sum(len(added) for _, added in given), "above": above}
+        fresh = iter([n for (n,) in self._db.query("free_numbers", wanted)])
         now, rows, made = self._catalog.now(), [], []
-        items = json.dumps([item for item, added in given if added])
+        items = self._db.array(item for item, added in given if added)
         kept = {n: told for n, *told in self._db.query("annotated_items", {"items": items})}
         for item, added in given:
             names: dict[str, int] = {}
@@ -134,11 +135,7 @@ class SqlLabels:
             for annotation in added:
                 # Only a file's records have an origin: to name one by its content takes long, and plain JSON.
                 free = reuse.get((item, origin_of(annotation))) if reuse else None
-                if free:
-                    number = free.pop(0)
-                else:
-                    last += 1
-                    number = last
+                number = free.pop(0) if free else next(fresh)
                 numbers.append(number)
                 if isinstance(name := annotation.get("id"), str):
                     names.setdefault(name, number)
@@ -180,14 +177,11 @@ class SqlLabels:
     def unannotate(self, dataset: str, annotations: Sequence[str]) -> int:
         """See `LabelStore.unannotate`."""
         number = self._catalog.source(dataset)["dataset"]
-        wanted = json.dumps([self._catalog.number_of(one) for one in annotations])
-        with self._db.transaction():
-            rows = self._db.sql(
-                "SELECT n, item FROM annotation WHERE dataset = ? AND n IN (SELECT value FROM json_each(?))",
-                (number, wanted),
-            )
+        wanted = self._db.array(self._catalog.number_of(one) for one in annotations)
+        with self._db.transaction(number):
+            rows = self._db.query("some_annotations", {"dataset": number, "numbers": wanted})
             self._annotations.delete_numbers([n for n, _ in rows])
-            self._db.change("count_annotations_of", {"items": json.dumps(list({item for _, item in rows}))})
+            self._db.change("count_annotations_of", {"items": self._db.array({item for _, item in rows})})
         return len(rows)
 
     # -- the recipe ------------------------------------------------------------------------------
@@ -240,7 +234,7 @@ class SqlLabels:
     def set_facts(self, dataset: str, facts: Sequence[Facts]) -> int:
         """See `LabelStore.set_facts`."""
         done, source = 0, self._catalog.source(dataset)
-        with self._db.transaction():
+        with self._db.transaction(source["dataset"]):
             for one in facts:
                 n = self._catalog.number_of(one.item)
                 for _, fingerprint, _, system, _ in self._db.query(

@@ -1,9 +1,15 @@
--- Every statement the catalog runs, by name. `:source` is (dataset, driver), bound as :dataset and :driver.
+-- Every statement that SQLite and PostgreSQL both understand, by name; queries.sqlite.sql and queries.postgres.sql have the rest.
+-- `each_text(:x) AS t` and `each_number(:x) AS t` are tables with one column, `value`, of what `Database.array` bound.
 
 -- name: get
 -- The row of one key.
 SELECT key, fingerprint, rev, n, coalesce(size, 0), content_id FROM item
 WHERE dataset = :dataset AND driver = :driver AND key = :key;
+
+-- name: rows
+-- The rows of some keys.
+SELECT key, fingerprint, rev, n, coalesce(size, 0), content_id FROM item
+WHERE dataset = :dataset AND driver = :driver AND key IN (SELECT value FROM each_text(:keys) AS one);
 
 -- name: scan
 -- Rows of a key range, in byte order.
@@ -16,12 +22,6 @@ ORDER BY key LIMIT :limit;
 SELECT key, fingerprint, rev, n, coalesce(size, 0), content_id FROM item
 WHERE dataset = :dataset AND driver = :driver AND key > :after AND key <= :until AND storage IS NULL
 ORDER BY key LIMIT :limit;
-
--- name: known
--- Those of some keys that had a row before the transaction.
-SELECT key FROM item
-WHERE dataset = :dataset AND driver = :driver AND n <= :last AND key IN (SELECT value FROM json_each(:keys))
-ORDER BY key;
 
 -- name: stamps
 -- What an unchanged key range is compared by.
@@ -39,33 +39,16 @@ INSERT INTO item (dataset, driver, key, rev, run, created_at, removed_at,
                   fingerprint, size, modified, etag, version, content_id, content_type, storage_class)
 VALUES (:dataset, :driver, :key, 1, 0, :created_at, :removed_at,
         :fingerprint, :size, :modified, :etag, :version, :content_id, coalesce(:content_type, :guessed_type), :storage_class)
-ON CONFLICT DO NOTHING;
-
--- name: settle_found
--- The object is there. The row keeps its number, and with it annotations and metadata.
-UPDATE item SET
-    rev = rev + 1,
-    created_at = coalesce(created_at, :now),
-    content_rev = content_rev + CASE
-        WHEN created_at IS NULL THEN 0
-        WHEN :content_id IS NOT NULL AND content_id IS NOT NULL THEN NOT (:content_id = content_id AND :size = size)
-        ELSE fingerprint IS NOT :fingerprint END,
-    -- A person deleted the item, not its object: it comes back when the object changes.
-    removed_at = CASE WHEN fingerprint IS :fingerprint THEN removed_at END,
-    storage = NULL, type = 'file',
-    fingerprint = :fingerprint, size = :size, modified = :modified, etag = :etag, version = :version,
-    content_id = :content_id, storage_class = :storage_class,
-    -- Of the same write a probe may know better than the store.
-    content_type = CASE WHEN fingerprint IS :fingerprint AND content_type IS NOT NULL THEN content_type
-                        ELSE coalesce(:content_type, content_type, :guessed_type) END
-WHERE dataset = :dataset AND driver = :driver AND key = :key AND rev = :rev;
+ON CONFLICT DO NOTHING
+RETURNING key, fingerprint, rev, n, coalesce(size, 0), content_id;
 
 -- name: settle_gone
 -- The object is not there. Facts stay for the trash; the fingerprint goes. Items with other bytes are not concerned.
 UPDATE item SET rev = rev + 1,
     removed_at = CASE WHEN storage IS NULL THEN coalesce(removed_at, :now) ELSE removed_at END,
     fingerprint = CASE WHEN storage IS NULL THEN NULL ELSE fingerprint END
-WHERE dataset = :dataset AND driver = :driver AND key = :key AND rev = :rev;
+WHERE dataset = :dataset AND driver = :driver AND key = :key AND rev = :rev
+RETURNING key, fingerprint, rev, n, coalesce(size, 0), content_id;
 
 -- name: move_drop_new
 -- The number that the new key got from the listing, if nobody used it meanwhile.
@@ -111,15 +94,8 @@ WHERE i.dataset = :dataset AND i.driver = :driver AND i.key = :key AND i.created
 
 -- name: set_metadata
 -- metadata.user of an item.
-INSERT INTO item_metadata (item, user) VALUES (:item, :user)
-ON CONFLICT (item) DO UPDATE SET user = excluded.user;
-
--- name: annotate
--- One annotation.
--- No number that is in the trash, to which an annotation may come back.
-INSERT INTO annotation (n, item, data, content_rev, updated_at, dataset, type, label, creator, created_at, updated_by)
-SELECT 1 + max(coalesce((SELECT max(n) FROM annotation), 0), coalesce((SELECT max(n) FROM annotation_trash), 0)),
-       :item, :data, content_rev, :now, dataset, :type, :label, :creator, :now, :creator FROM item WHERE n = :item;
+INSERT INTO item_metadata (item, "user") VALUES (:item, :user)
+ON CONFLICT (item) DO UPDATE SET "user" = excluded."user";
 
 -- name: count_annotations
 -- How many an item has, told by its row.
@@ -137,7 +113,8 @@ WHERE dataset = :dataset ORDER BY n DESC LIMIT 1;
 -- name: begin_run
 -- A new run. The partial unique index lets only one of them be running.
 INSERT INTO run (dataset, origin, state, holder, heartbeat, started_at, cursor, report, ranges)
-VALUES (:dataset, :origin, 'running', :holder, :now, :started_at, :cursor, :report, :ranges);
+VALUES (:dataset, :origin, 'running', :holder, :now, :started_at, :cursor, :report, :ranges)
+RETURNING n;
 
 -- name: set_origin
 -- A run that resumes nothing is its own origin.
@@ -182,7 +159,7 @@ SELECT count(*) FROM run_missing WHERE run = :run;
 
 -- name: forget_missing
 -- Noted keys that were dealt with.
-DELETE FROM run_missing WHERE run = :run AND key IN (SELECT value FROM json_each(:keys));
+DELETE FROM run_missing WHERE run = :run AND key IN (SELECT value FROM each_text(:keys) AS one);
 
 -- name: unpair_moves
 -- What an interrupted run had paired may be ambiguous by now.
@@ -193,44 +170,18 @@ UPDATE run_missing SET moved_to = NULL WHERE run = :run AND moved_to IS NOT NULL
 SELECT key, moved_to FROM run_missing
 WHERE run = :run AND key > :after AND moved_to IS NOT NULL ORDER BY key LIMIT :limit;
 
--- name: pair_moves
--- Pairs of one vanished and one new key with the same bytes, where neither side has another candidate.
--- Both sides are read once and grouped together: a join of the two would take their product.
-UPDATE run_missing SET moved_to = pair.new FROM (
-    WITH gone AS MATERIALIZED (
-        SELECT i.key, i.content_id, i.size FROM run_missing m
-        CROSS JOIN item i ON i.dataset = :dataset AND i.driver = :driver AND i.key = m.key
-        WHERE m.run = :run AND i.content_id IS NOT NULL AND i.fingerprint IS NOT NULL AND i.size > 0
-    ),
-    come AS (
-        SELECT i.key, i.content_id, i.size FROM item i
-        WHERE i.dataset = :dataset AND i.driver = :driver AND i.run = :origin
-          AND i.fingerprint IS NOT NULL AND i.content_id IS NOT NULL
-          AND (i.content_id, i.size) IN (SELECT content_id, size FROM gone)
-    ),
-    candidate AS (
-        SELECT content_id, size, key AS old, NULL AS new FROM gone
-        UNION ALL
-        SELECT content_id, size, NULL, key FROM come
-    )
-    SELECT min(old) AS old, min(new) AS new FROM candidate
-    GROUP BY content_id, size
-    HAVING count(old) = 1 AND count(new) = 1
-) AS pair
-WHERE run_missing.run = :run AND run_missing.key = pair.old;
-
 -- name: quarantine
 -- A key that could not be settled, once more.
 INSERT INTO quarantine (dataset, key, reason, error, attempts, first_at, last_at)
 VALUES (:dataset, :key, :reason, :error, 1, :now, :now)
 ON CONFLICT (dataset, key) DO UPDATE SET
-    reason = excluded.reason, error = excluded.error, attempts = attempts + 1, last_at = excluded.last_at;
+    reason = excluded.reason, error = excluded.error, attempts = quarantine.attempts + 1, last_at = excluded.last_at;
 
 -- name: quarantined
 -- Keys that could not be settled.
 SELECT d.name, q.key, q.reason, q.error, q.attempts, q.first_at, q.last_at
 FROM quarantine q JOIN dataset d ON d.n = q.dataset
-WHERE :dataset IS NULL OR q.dataset = :dataset ORDER BY d.name, q.key;
+WHERE CAST(:dataset AS BIGINT) IS NULL OR q.dataset = :dataset ORDER BY d.name, q.key;
 
 -- name: release
 -- A key settled after all, or given up.
@@ -254,27 +205,9 @@ UPDATE item SET rev = rev + 1, created_at = NULL, size = NULL, modified = NULL, 
     version = NULL, content_id = NULL, content_type = NULL, storage_class = NULL
 WHERE n = :item AND removed_at IS NOT NULL;
 
--- name: trashed_before
--- Items whose time in the trash is over.
-SELECT n FROM item WHERE removed_at < :time AND created_at IS NOT NULL LIMIT 10000;
-
--- name: expire
--- Items older than their dataset lets them be go to the trash. The object stays, and does not bring the item back.
-UPDATE item SET rev = rev + 1, removed_at = :now, updated_at = :now, updated_by = 'expiration'
-WHERE n IN (
-  SELECT i.n FROM dataset d JOIN item i ON i.dataset = d.n
-  WHERE json_extract(d.data, '$.expirationOptions.itemMaxDays') > 0 AND NOT d.readonly AND i.removed_at IS NULL AND i.type = 'file'
-    AND i.created_at < :now - json_extract(d.data, '$.expirationOptions.itemMaxDays') * 86400
-  LIMIT 10000
-);
-
 -- name: files_wanted
 -- Digests of the bytes that items have beside the catalog, also items in the trash.
 SELECT DISTINCT substr(storage, 6) FROM item WHERE storage >= 'file:' AND storage < 'file;' AND created_at IS NOT NULL;
-
--- name: vacuum_tombstones
--- Tombstones older than the slowest redelivery.
-DELETE FROM item WHERE removed_at < :time AND created_at IS NULL AND fingerprint IS NULL;
 
 -- name: restore
 -- An item that a person deleted while its object stayed.
@@ -293,31 +226,18 @@ FROM item i LEFT JOIN item_metadata m ON m.item = i.n
 JOIN dataset d ON d.n = i.dataset
 WHERE i.n = :n AND i.created_at IS NOT NULL;
 
--- name: place
--- An item whose bytes are not at its key in the driver's bucket, or that has none.
-INSERT INTO item (dataset, driver, key, rev, run, created_at, fingerprint, size, modified, content_id, content_type,
-                  storage, type, creator, updated_by)
-VALUES (:dataset, :driver, :key, 1, 0, :now, :fingerprint, :size, :modified, :content_id, :content_type,
-        :storage, :type, :creator, :creator)
-ON CONFLICT (dataset, driver, key) DO UPDATE SET
-    rev = rev + 1, created_at = coalesce(created_at, excluded.created_at), removed_at = NULL,
-    content_rev = content_rev + (created_at IS NOT NULL AND fingerprint IS NOT excluded.fingerprint),
-    fingerprint = excluded.fingerprint, size = excluded.size, modified = excluded.modified, etag = NULL, version = NULL,
-    content_id = excluded.content_id, content_type = excluded.content_type, storage = excluded.storage,
-    type = excluded.type, updated_at = excluded.created_at, updated_by = excluded.updated_by;
-
 -- name: sign_item
 -- Who made an item, and who changed it last.
 UPDATE item SET creator = coalesce(creator, :by), updated_by = :by, updated_at = :now WHERE n = :n;
 
 -- name: item_metadata
 -- What an item tells beyond its row.
-SELECT user, system, description FROM item_metadata WHERE item = :n;
+SELECT "user", system, description FROM item_metadata WHERE item = :n;
 
 -- name: write_metadata
 -- What an item tells beyond its row.
-INSERT INTO item_metadata (item, user, system, description) VALUES (:n, :user, :system, :description)
-ON CONFLICT (item) DO UPDATE SET user = excluded.user, system = excluded.system, description = excluded.description;
+INSERT INTO item_metadata (item, "user", system, description) VALUES (:n, :user, :system, :description)
+ON CONFLICT (item) DO UPDATE SET "user" = excluded."user", system = excluded.system, description = excluded.description;
 
 -- name: dismiss
 -- A person deletes the item. The fingerprint stays: the object may, and must not bring the item back.
@@ -352,7 +272,7 @@ SELECT d.id, i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version,
        coalesce(i.modified, ''), i.created_at, i.removed_at, i.rev, i.content_rev, i.annotations, i.type, i.hidden,
        i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
        (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
-FROM json_each(:numbers) wanted
+FROM each_number(:numbers) AS wanted
 JOIN item i ON i.n = wanted.value AND i.created_at IS NOT NULL  -- a number may be a tombstone's by now
 LEFT JOIN item_metadata m ON m.item = i.n
 JOIN dataset d ON d.n = i.dataset;
@@ -383,8 +303,8 @@ SELECT s.id, s.name, p.id, d.id, s.creator, s.created_at, s.updated_at, s.readon
        (SELECT count(DISTINCT a.item) FROM annotation a WHERE a.dataset = s.n),
        (SELECT count(*) FROM annotation a WHERE a.dataset = s.n)
 FROM dataset s JOIN project p ON p.n = s.project LEFT JOIN driver d ON d.n = s.driver
-WHERE (:projects IS NULL OR p.id IN (SELECT value FROM json_each(:projects)))
-  AND (:name IS NULL OR s.name = :name) AND (:system OR NOT s.system)
+WHERE (CAST(:everywhere AS BOOLEAN) OR p.id IN (SELECT value FROM each_text(:projects) AS one))
+  AND (CAST(:name AS TEXT) IS NULL OR s.name = :name) AND (CAST(:system AS BOOLEAN) OR s.system = 0)
 ORDER BY s.name, s.n;
 
 -- name: change_dataset
@@ -409,7 +329,7 @@ WHERE r.kind = :kind AND r.id = :id;
 -- name: recipes_of
 -- Those of some projects.
 SELECT r.id, p.id, r.data, r.created_at, r.updated_at FROM recipe r JOIN project p ON p.n = r.project
-WHERE r.kind = :kind AND p.id IN (SELECT value FROM json_each(:projects)) ORDER BY r.n;
+WHERE r.kind = :kind AND p.id IN (SELECT value FROM each_text(:projects) AS one) ORDER BY r.n;
 
 -- name: change_recipe
 -- New contents.
@@ -421,8 +341,8 @@ DELETE FROM recipe WHERE kind = :kind AND id = :id;
 
 -- name: create_command
 -- A job that has begun.
-INSERT INTO command (id, type, creator, status, progress, spec, created_at, updated_at)
-VALUES (:id, :type, :by, 'in-progress', 0, :spec, :now, :now);
+INSERT INTO command (id, type, creator, status, progress, spec, created_at, updated_at, holder)
+VALUES (:id, :type, :by, 'in-progress', 0, :spec, :now, :now, :holder);
 
 -- name: command
 -- One job.
@@ -442,10 +362,14 @@ UPDATE command SET progress = :progress, updated_at = :now WHERE id = :id AND st
 UPDATE command SET status = :status, progress = CASE :status WHEN 'success' THEN 100 ELSE progress END,
     spec = :spec, error = :error, updated_at = :now WHERE id = :id AND status = 'in-progress';
 
--- name: abandon_commands
--- Jobs whose process is gone.
+-- name: commands_held
+-- Jobs that run, and whose they are.
+SELECT id, holder FROM command WHERE status = 'in-progress';
+
+-- name: abandon_command
+-- A job whose process is gone.
 UPDATE command SET status = 'failed', error = 'the server was stopped', updated_at = :now
-WHERE status = 'in-progress';
+WHERE id = :id AND status = 'in-progress';
 
 -- name: create_account
 -- Somebody new.
@@ -488,7 +412,7 @@ UPDATE project SET name = :name, updated_at = :now WHERE id = :id;
 
 -- name: project_in_use
 -- A dataset or a driver of a project.
-SELECT s.name FROM dataset s JOIN project p ON p.n = s.project WHERE p.id = :id AND NOT s.system
+SELECT s.name FROM dataset s JOIN project p ON p.n = s.project WHERE p.id = :id AND s.system = 0
 UNION ALL SELECT d.name FROM driver d JOIN project p ON p.n = d.project WHERE p.id = :id LIMIT 1;
 
 -- name: remove_project
@@ -497,7 +421,7 @@ DELETE FROM project WHERE id = :id AND n <> 1;
 
 -- name: remove_system_datasets
 -- A project's own dataset goes with it.
-DELETE FROM dataset WHERE system AND project = (SELECT n FROM project WHERE id = :id);
+DELETE FROM dataset WHERE system = 1 AND project = (SELECT n FROM project WHERE id = :id);
 
 -- name: members
 -- Who may do what in a project.
@@ -523,42 +447,15 @@ SELECT p.id, d.creator, d.created_at FROM driver d JOIN project p ON p.n = d.pro
 -- Whose a driver is.
 UPDATE driver SET project = (SELECT n FROM project WHERE id = :project), creator = :by WHERE id = :id;
 
--- name: items_at
--- Live items of some keys.
-SELECT i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version, i.content_id, i.storage_class,
-       coalesce(i.modified, ''), i.created_at, i.removed_at, i.rev, i.content_rev, i.annotations, i.type, i.hidden,
-       i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
-       (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
-FROM json_each(:keys) wanted
-CROSS JOIN item i INDEXED BY item_key ON i.dataset = :dataset AND i.driver = :driver AND i.key = wanted.value AND i.removed_at IS NULL
-LEFT JOIN item_metadata m ON m.item = i.n;
-
--- name: items_of_stems
--- Live items whose key is a stem, or a stem and one extension. A full stop comes just before a slash in byte order.
-SELECT wanted.value, i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version, i.content_id, i.storage_class,
-       coalesce(i.modified, ''), i.created_at, i.removed_at, i.rev, i.content_rev, i.annotations, i.type, i.hidden,
-       i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
-       (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
-FROM json_each(:stems) wanted
-JOIN item i ON i.dataset = :dataset AND i.driver = :driver AND i.removed_at IS NULL AND i.type = 'file'
-     AND (i.key = wanted.value OR i.key > wanted.value || '.' AND i.key < wanted.value || '/'
-          AND instr(substr(i.key, length(wanted.value) + 2), '.') = 0)
-LEFT JOIN item_metadata m ON m.item = i.n
-ORDER BY wanted.value, NOT (i.content_type GLOB 'image/*' OR i.content_type GLOB 'video/*' OR i.content_type GLOB 'audio/*'), i.key;
-
 -- name: dataset_items
 -- Numbers of those of some rows that are items of a dataset.
-SELECT n FROM item WHERE n IN (SELECT value FROM json_each(:numbers)) AND +dataset = :dataset AND created_at IS NOT NULL;
+SELECT n FROM item WHERE n IN (SELECT value FROM each_number(:numbers) AS one) AND +dataset = :dataset AND created_at IS NOT NULL;
 
 -- name: annotations_of
 -- Annotations of some items, oldest first.
 SELECT a.n, a.item, a.data, a.type, a.label, a.creator, a.created_at, a.updated_at, a.updated_by, d.id
-FROM json_each(:items) wanted JOIN annotation a ON a.item = wanted.value JOIN dataset d ON d.n = a.dataset
+FROM each_number(:items) AS wanted JOIN annotation a ON a.item = wanted.value JOIN dataset d ON d.n = a.dataset
 WHERE a.dataset = :dataset ORDER BY a.item, a.n;
-
--- name: last_annotation
--- The highest number that an annotation has, or had before it went to the trash.
-SELECT max(coalesce((SELECT max(n) FROM annotation), 0), coalesce((SELECT max(n) FROM annotation_trash), 0));
 
 -- name: annotate_numbered
 -- One annotation, under a number that is free. By place: of many rows, binding names was a third of the time.
@@ -567,12 +464,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?);
 
 -- name: annotated_items
 -- What annotations keep of their items.
-SELECT n, content_rev, dataset FROM item WHERE n IN (SELECT value FROM json_each(:items));
+SELECT n, content_rev, dataset FROM item WHERE n IN (SELECT value FROM each_number(:items) AS one);
 
 -- name: count_annotations_of
 -- How many some items have, told by their rows.
 UPDATE item SET annotations = (SELECT count(*) FROM annotation WHERE annotation.item = item.n)
-WHERE n IN (SELECT value FROM json_each(:items));
+WHERE n IN (SELECT value FROM each_number(:items) AS one);
 
 -- name: trash_annotation
 -- One that came from a file, and is not wanted any more.
@@ -586,12 +483,12 @@ UPDATE annotation SET edited = 1 WHERE n = :n AND file IS NOT NULL;
 
 -- name: annotations_from
 -- What a file gave to some items.
-SELECT a.n, a.item, a.origin, a.edited FROM json_each(:items) wanted
+SELECT a.n, a.item, a.origin, a.edited FROM each_number(:items) AS wanted
 JOIN annotation a ON a.file = :file AND a.item = wanted.value ORDER BY a.n;
 
 -- name: trashed_from
 -- What it gave to them, and what is in the trash now.
-SELECT t.n, t.item, t.origin, t.by_hand FROM json_each(:items) wanted
+SELECT t.n, t.item, t.origin, t.by_hand FROM each_number(:items) AS wanted
 JOIN annotation_trash t ON t.file = :file AND t.item = wanted.value ORDER BY t.n;
 
 -- name: annotations_elsewhere
@@ -607,13 +504,6 @@ DELETE FROM annotation_trash WHERE n = :n;
 -- A file's row, and what was taken of it.
 SELECT i.n, i.fingerprint, f.fingerprint, f.error FROM item i LEFT JOIN source_file f ON f.item = i.n
 WHERE i.dataset = :dataset AND i.driver = :driver AND i.key = :key;
-
--- name: stale
--- Files that were written or went since they were taken.
-SELECT i.key, i.fingerprint FROM item i LEFT JOIN source_file f ON f.item = i.n
-WHERE i.dataset = :dataset AND i.driver = :driver AND i.key >= :first AND i.key < :until AND i.fingerprint IS NOT f.fingerprint
-  AND EXISTS (SELECT 1 FROM json_each(:suffixes) s WHERE lower(substr(i.key, -length(s.value))) = s.value)
-ORDER BY i.key LIMIT :limit;
 
 -- name: note_source
 -- What was taken of a file.
@@ -634,20 +524,13 @@ SELECT f.item, i.key, coalesce(i.size, 0), f.awaited, f.awaited_stem, f.seen FRO
 WHERE f.dataset = :dataset AND f.awaited IS NOT NULL AND (f.awaited, f.item) > (:after, :n)
 ORDER BY f.awaited, f.item LIMIT 1000;
 
--- name: awaiting_of
--- Those that wait for some. The plus keeps the index for these: an event looks at no other that waits.
-SELECT f.item, i.key, coalesce(i.size, 0), f.awaited, f.awaited_stem, f.seen FROM source_file f JOIN item i ON i.n = f.item
-WHERE f.dataset = :dataset AND f.awaited IN (SELECT value FROM json_each(:keys)) AND f.awaited IS NOT NULL
-  AND (+f.awaited, f.item) > (:after, :n)
-ORDER BY f.awaited, f.item LIMIT 1000;
-
 -- name: wake
 -- The item came, or is another than it was.
 UPDATE source_file SET fingerprint = '' WHERE item = :file AND fingerprint <> '';
 
 -- name: entries_of
 -- What a file said.
-SELECT n, key, stem, item, user FROM source_entry WHERE file = :file;
+SELECT n, key, stem, item, "user" FROM source_entry WHERE file = :file;
 
 -- name: drop_entries
 -- A file says nothing any more, or something else.
@@ -655,35 +538,35 @@ DELETE FROM source_entry WHERE file = :file;
 
 -- name: add_entry
 -- What a file says about an item.
-INSERT INTO source_entry (file, dataset, key, stem, item, annotations, user)
+INSERT INTO source_entry (file, dataset, key, stem, item, annotations, "user")
 VALUES (:file, :dataset, :key, :stem, :item, :annotations, :user);
 
 -- name: waiting
 -- Entries whose item has come, by its whole key.
 SELECT e.n, e.file, e.annotations, e.user, i.n FROM source_entry e
 JOIN item i ON i.dataset = e.dataset AND i.driver = :driver AND i.key = e.key AND i.removed_at IS NULL
-WHERE e.dataset = :dataset AND e.item IS NULL AND NOT e.stem LIMIT 1000;
+WHERE e.dataset = :dataset AND e.item IS NULL AND e.stem = 0 LIMIT 1000;
 
 -- name: waiting_for
 -- Those of some keys.
 SELECT e.n, e.file, e.annotations, e.user, i.n FROM source_entry e
 JOIN item i ON i.dataset = e.dataset AND i.driver = :driver AND i.key = e.key AND i.removed_at IS NULL
-WHERE e.dataset = :dataset AND e.key IN (SELECT value FROM json_each(:keys)) AND e.item IS NULL AND NOT e.stem LIMIT 1000;
+WHERE e.dataset = :dataset AND e.key IN (SELECT value FROM each_text(:keys) AS one) AND e.item IS NULL AND e.stem = 0 LIMIT 1000;
 
 -- name: waiting_stems
 -- Stems that wait.
 SELECT DISTINCT key FROM source_entry
-WHERE dataset = :dataset AND item IS NULL AND stem AND key > :after ORDER BY key LIMIT 1000;
+WHERE dataset = :dataset AND item IS NULL AND stem = 1 AND key > :after ORDER BY key LIMIT 1000;
 
 -- name: waiting_stems_of
 -- Those among some.
 SELECT DISTINCT key FROM source_entry
-WHERE dataset = :dataset AND key IN (SELECT value FROM json_each(:keys)) AND item IS NULL AND stem AND key > :after
+WHERE dataset = :dataset AND key IN (SELECT value FROM each_text(:keys) AS one) AND item IS NULL AND stem = 1 AND key > :after
 ORDER BY key LIMIT 1000;
 
 -- name: waiting_of_stem
 -- Entries of a stem.
-SELECT n, file, annotations, user FROM source_entry WHERE dataset = :dataset AND item IS NULL AND stem AND key = :key;
+SELECT n, file, annotations, "user" FROM source_entry WHERE dataset = :dataset AND item IS NULL AND stem = 1 AND key = :key;
 
 -- name: matched
 -- An entry has found its item.
@@ -699,18 +582,7 @@ DELETE FROM annotation_trash WHERE item = :item;
 
 -- name: vacuum_annotations
 -- Trashed annotations past their time. Those that people deleted stay as long as their file has them.
-DELETE FROM annotation_trash WHERE removed_at < :time AND NOT by_hand;
-
--- name: unprobed
--- Files whose object was written since it was probed.
-SELECT i.fingerprint, i.n, i.key, coalesce(i.size, 0), i.content_type, i.etag, i.version, i.content_id, i.storage_class,
-       coalesce(i.modified, ''), i.created_at, i.removed_at, i.rev, i.content_rev, i.annotations, i.type, i.hidden,
-       i.storage, i.creator, i.updated_at, i.updated_by, m.user, m.system, m.description,
-       (SELECT max(a.content_rev) FROM annotation a WHERE a.item = i.n)
-FROM item i LEFT JOIN item_metadata m ON m.item = i.n
-WHERE i.dataset = :dataset AND i.n > :after AND i.removed_at IS NULL AND i.type = 'file' AND i.fingerprint IS NOT NULL
-  AND m.probed IS NOT i.fingerprint
-ORDER BY i.n LIMIT :limit;
+DELETE FROM annotation_trash WHERE removed_at < :time AND by_hand = 0;
 
 -- name: probed
 -- The write that an item's facts are of, and its metadata.
@@ -719,7 +591,7 @@ WHERE i.n = :n AND i.dataset = :dataset AND i.removed_at IS NULL;
 
 -- name: write_facts
 -- Facts of an item, and the write that they are of.
-INSERT INTO item_metadata (item, user, system, probed) VALUES (:n, '{}', :system, :probed)
+INSERT INTO item_metadata (item, "user", system, probed) VALUES (:n, '{}', :system, :probed)
 ON CONFLICT (item) DO UPDATE SET system = excluded.system, probed = excluded.probed;
 
 -- name: write_type
@@ -787,3 +659,199 @@ WHERE dataset = :dataset;
 -- name: webhook_refused
 -- It answers, and does not want one of them.
 UPDATE webhook SET error = :error, dropped = dropped + :dropped WHERE dataset = :dataset;
+
+-- name: create_integration
+-- Credentials, sealed.
+INSERT INTO integration (id, name, type, sealed, created_at) VALUES (:id, :name, :type, :sealed, :now);
+
+-- name: integration
+-- One, by name.
+SELECT id, name, type, sealed FROM integration WHERE name = :name;
+
+-- name: integrations
+-- All of them.
+SELECT id, name, type FROM integration ORDER BY name;
+
+-- name: change_integration
+-- Another name, other credentials.
+UPDATE integration SET name = :new_name, sealed = :sealed WHERE name = :name;
+
+-- name: integration_users
+-- Drivers that open their bucket with it.
+SELECT d.name FROM driver d JOIN integration i ON i.n = d.integration WHERE i.name = :name;
+
+-- name: remove_integration
+-- One less.
+DELETE FROM integration WHERE name = :name;
+
+-- name: integration_number
+-- Its row.
+SELECT n FROM integration WHERE name = :name;
+
+-- name: create_driver
+-- A bucket and how to open it.
+INSERT INTO driver (id, name, type, integration, bucket, path, scope, region, endpoint, storage_class,
+                    allow_external_delete, options, created_at)
+VALUES (:id, :name, :type, :integration, :bucket, :path, :scope, :region, :endpoint, :storage_class,
+        :allow_external_delete, :options, :now);
+
+-- name: drivers
+-- All of them.
+SELECT d.id, d.name, d.type, i.name, d.bucket, d.path, d.scope, d.region, d.endpoint, d.storage_class,
+       d.allow_external_delete, d.options
+FROM driver d LEFT JOIN integration i ON i.n = d.integration ORDER BY d.name;
+
+-- name: driver_users
+-- Datasets that mirror it.
+SELECT s.name FROM dataset s JOIN driver d ON d.n = s.driver WHERE d.name = :name;
+
+-- name: remove_driver
+-- One less.
+DELETE FROM driver WHERE name = :name;
+
+-- name: driver_number
+-- Its row.
+SELECT n FROM driver WHERE name = :name;
+
+-- name: driver_by_id
+-- Its row and its project's.
+SELECT n, project FROM driver WHERE id = :id;
+
+-- name: project_by_id
+-- Its row.
+SELECT n FROM project WHERE id = :id;
+
+-- name: project_named
+-- Another project of this name.
+SELECT 1 FROM project WHERE name = :name AND id <> :id;
+
+-- name: add_dataset
+-- An empty dataset of the first project.
+INSERT INTO dataset (id, name, driver, created_at) VALUES (:id, :name, :driver, :now);
+
+-- name: dataset_named
+-- Whether some project has one of this name.
+SELECT 1 FROM dataset WHERE name = :name;
+
+-- name: datasets
+-- All datasets with their drivers, but for each project's own.
+SELECT s.id, s.name, s.created_at, d.id, d.name, d.type, i.name, d.bucket, d.path, d.scope, d.region, d.endpoint,
+       d.storage_class, d.allow_external_delete, d.options
+FROM dataset s LEFT JOIN driver d ON d.n = s.driver LEFT JOIN integration i ON i.n = d.integration
+WHERE s.system = 0 ORDER BY s.name, s.n;
+
+-- name: datasets_called
+-- Those of an id or a name.
+SELECT s.id, s.name, s.created_at, d.id, d.name, d.type, i.name, d.bucket, d.path, d.scope, d.region, d.endpoint,
+       d.storage_class, d.allow_external_delete, d.options
+FROM dataset s LEFT JOIN driver d ON d.n = s.driver LEFT JOIN integration i ON i.n = d.integration
+WHERE s.id = :name OR s.name = :name AND s.system = 0 ORDER BY s.name, s.n;
+
+-- name: dataset_source
+-- The numbers that stand for a dataset and its driver.
+SELECT n, driver FROM dataset WHERE id = :id;
+
+-- name: running
+-- The sweep that holds a dataset.
+SELECT 1 FROM run WHERE dataset = :dataset AND state = 'running';
+
+-- name: drop_annotations
+-- With their dataset.
+DELETE FROM annotation WHERE item IN (SELECT n FROM item WHERE dataset = :dataset);
+
+-- name: drop_metadata
+-- With their dataset.
+DELETE FROM item_metadata WHERE item IN (SELECT n FROM item WHERE dataset = :dataset);
+
+-- name: drop_trashed_annotations
+-- With their dataset.
+DELETE FROM annotation_trash WHERE item IN (SELECT n FROM item WHERE dataset = :dataset);
+
+-- name: drop_all_missing
+-- With their dataset.
+DELETE FROM run_missing WHERE run IN (SELECT n FROM run WHERE dataset = :dataset);
+
+-- name: drop_items
+-- With their dataset.
+DELETE FROM item WHERE dataset = :dataset;
+
+-- name: drop_runs
+-- With their dataset.
+DELETE FROM run WHERE dataset = :dataset;
+
+-- name: drop_source_files
+-- With their dataset.
+DELETE FROM source_file WHERE dataset = :dataset;
+
+-- name: drop_source_entries
+-- With their dataset.
+DELETE FROM source_entry WHERE dataset = :dataset;
+
+-- name: drop_dataset
+-- A dataset that nothing belongs to any more.
+DELETE FROM dataset WHERE n = :dataset;
+
+-- name: resumed
+-- A run that another one goes on with.
+UPDATE run SET state = 'resumed' WHERE n = :run;
+
+-- name: lost
+-- A run whose process is gone.
+UPDATE run SET state = 'interrupted', ended_at = heartbeat, error = 'the process ended' WHERE n = :run;
+
+-- name: run_of
+-- Whether there is such a run of a dataset.
+SELECT 1 FROM run WHERE n = :run AND dataset = :dataset;
+
+-- name: run_source
+-- What a run sweeps, and which run began its listing.
+SELECT r.dataset, r.origin, d.driver FROM run r JOIN dataset d ON d.n = r.dataset WHERE r.n = :run;
+
+-- name: run
+-- One run.
+SELECT r.n, d.name, r.state, r.holder, r.started_at, r.ended_at, r.cursor, r.report, r.error, r.origin, r.ranges
+FROM run r JOIN dataset d ON d.n = r.dataset WHERE r.n = :run;
+
+-- name: runs
+-- The newest runs, of a dataset or of all.
+SELECT r.n, d.name, r.state, r.holder, r.started_at, r.ended_at, r.cursor, r.report, r.error, r.origin, r.ranges
+FROM run r JOIN dataset d ON d.n = r.dataset
+WHERE CAST(:dataset AS BIGINT) IS NULL OR r.dataset = :dataset ORDER BY r.n DESC LIMIT :limit;
+
+-- name: counts
+-- Items, items in the trash, tombstones.
+SELECT count(*) FILTER (WHERE removed_at IS NULL),
+       count(*) FILTER (WHERE removed_at IS NOT NULL AND created_at IS NOT NULL),
+       count(*) FILTER (WHERE created_at IS NULL) FROM item;
+
+-- name: annotation_count
+-- Annotations of all items.
+SELECT count(*) FROM annotation;
+
+-- name: setting
+-- What the catalog remembers of itself.
+SELECT value FROM setting WHERE name = :name;
+
+-- name: put_setting
+-- The first to say it is right.
+INSERT INTO setting (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING;
+
+-- name: annotations_of_file
+-- How many a file gave.
+SELECT count(*) FROM annotation WHERE file = :file;
+
+-- name: entries_waiting
+-- What a file says of items that have not come.
+SELECT count(*) FROM source_entry WHERE file = :file AND item IS NULL;
+
+-- name: change_user_metadata
+-- metadata.user of an item that has some.
+UPDATE item_metadata SET "user" = :user WHERE item = :item;
+
+-- name: some_annotations
+-- Those of some numbers that are a dataset's.
+SELECT n, item FROM annotation WHERE dataset = :dataset AND n IN (SELECT value FROM each_number(:numbers) AS one);
+
+-- name: item_dataset
+-- Whose item it is.
+SELECT dataset FROM item WHERE n = :n;

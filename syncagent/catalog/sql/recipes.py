@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from syncagent.catalog.labels import stable_color
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.items import Json
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.wire import time
 from syncagent.errors import InvalidInput, NotFound
 
@@ -20,7 +20,7 @@ _OURS = ("id", "url", "createdAt", "updatedAt")
 class Recipes:
     """Recipes and ontologies by id, and of a project."""
 
-    def __init__(self, catalog: SqliteCatalog) -> None:
+    def __init__(self, catalog: SqlCatalog) -> None:
         self._catalog = catalog
         self._db = catalog.db
 
@@ -61,7 +61,7 @@ class Recipes:
         """Those of some projects, oldest first."""
         return [
             _json(row)
-            for row in self._db.query("recipes_of", {"kind": kind, "projects": json.dumps(projects)})
+            for row in self._db.query("recipes_of", {"kind": kind, "projects": self._db.array(projects)})
         ]
 
     def change(self, kind: Kind, public_id: str, data: Mapping[str, Any]) -> Json:

@@ -238,7 +238,7 @@ CREATE TABLE command (
     error TEXT,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL
-);
+, holder TEXT);
 
 -- Whom to tell of a dataset's items.
 CREATE TABLE webhook (

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from syncagent.catalog.base import Item
 from syncagent.catalog.labels import Awaited, Entry, Stale, Taken, state_of
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.items import Items, merged
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.wire import dumps
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _BY = "syncagent"
 class Sources:
     """The part of `LabelStore` that is about mirrored files."""
 
-    def __init__(self, catalog: SqliteCatalog, labels: SqlLabels) -> None:
+    def __init__(self, catalog: SqlCatalog, labels: SqlLabels) -> None:
         self._catalog = catalog
         self._db = catalog.db
         self._labels = labels
@@ -44,8 +44,8 @@ class Sources:
         """See `LabelStore.stale`."""
         given = {
             # No key holds a NUL, so that this is the first text after `after`.
-            **self._catalog.source(dataset), "first": prefix if after is None else max(prefix, f"{after}\0"),
-            "until": _after(prefix), "suffixes": json.dumps(list(suffixes)), "limit": limit,
+            **self._catalog.source(dataset), "first": prefix if after is None else max(prefix, f"{after}\1"),
+            "until": self._after(prefix), "suffixes": self._db.array(suffixes), "limit": limit,
         }  # fmt: skip
         return [Stale(*row) for row in self._db.query("stale", given)]
 
@@ -62,7 +62,7 @@ class Sources:
     ) -> Taken | None:
         """See `LabelStore.take`. A thousand entries in memory at a time."""
         source = self._catalog.source(dataset)
-        with self._db.transaction():
+        with self._db.transaction(source["dataset"]):
             rows = self._db.query("source_row", {**source, "key": file.key})
             if not rows or rows[0][1] != file.fingerprint:
                 return None
@@ -81,7 +81,7 @@ class Sources:
             }  # fmt: skip
             self._db.change("note_source", noted)
             if lists is not None:
-                below = {"first": lists, "until": _after(lists), "file": number}
+                below = {"first": lists, "until": self._after(lists), "file": number}
                 self._db.change("reread_below", {**source, **below})
             if error is not None:
                 return Taken(ambiguous=tuple(ambiguous))
@@ -95,9 +95,8 @@ class Sources:
             return self._count(kept, number, ambiguous)
 
     def _count(self, kept: int, file: int, ambiguous: Sequence[str]) -> Taken:
-        ((annotations,),) = self._db.sql("SELECT count(*) FROM annotation WHERE file = ?", (file,))
-        waits = "SELECT count(*) FROM source_entry WHERE file = ? AND item IS NULL"
-        ((waiting,),) = self._db.sql(waits, (file,))
+        ((annotations,),) = self._db.query("annotations_of_file", {"file": file})
+        ((waiting,),) = self._db.query("entries_waiting", {"file": file})
         return Taken(annotations, waiting, kept, tuple(ambiguous))
 
     def _forget_entries(self, file: int) -> None:
@@ -150,12 +149,12 @@ class Sources:
 
     def _take_back(self, item: int, user: Mapping[str, Any]) -> None:
         """Remove metadata that a file gave, unless people changed it since."""
-        for _, now, *_ in self._db.sql("SELECT item, user FROM item_metadata WHERE item = ?", (item,)):
+        for now, *_ in self._db.query("item_metadata", {"n": item}):
             current = json.loads(now)
             gone = {name: None for name, value in user.items() if name in current and current[name] == value}
             if gone:
                 given = {"user": json.dumps(merged(current, gone)), "item": item}
-                self._db.change_sql("UPDATE item_metadata SET user = :user WHERE item = :item", given)
+                self._db.change("change_user_metadata", given)
 
     def _renew(
         self,
@@ -179,7 +178,7 @@ class Sources:
         kept: Counter[tuple[int, str]] = Counter()
         old: dict[tuple[int, str], list[int]] = defaultdict(list)
         gone = []
-        first = json.dumps([item for item in told if item not in seen])
+        first = self._db.array(item for item in told if item not in seen)
         for n, item, origin, edited in self._db.query("annotations_from", {"file": file, "items": first}):
             record = (item, origin)
             if edited and not overwrite:
@@ -190,7 +189,7 @@ class Sources:
                 gone.append(n)
         renewed = [n for numbers in old.values() for n in numbers]
         for n, item, origin, by_hand in self._db.query(
-            "trashed_from", {"file": file, "items": json.dumps(list(told))}
+            "trashed_from", {"file": file, "items": self._db.array(told)}
         ):
             record = (item, origin)
             if not wanted[record]:
@@ -214,7 +213,7 @@ class Sources:
                     added.append(one)
             fresh.append((item, added))
         self._labels.insert(fresh, by=_BY, file=file, reuse=old)
-        self._db.change("count_annotations_of", {"items": json.dumps(list(told))})
+        self._db.change("count_annotations_of", {"items": self._db.array(told)})
         seen.update(told)
         return sum(kept.values())
 
@@ -223,7 +222,9 @@ class Sources:
         rows = self._db.query("annotations_elsewhere", {"file": file})
         gone = [n for n, _, edited in rows if overwrite or not edited]
         self._discard(gone)
-        self._db.change("count_annotations_of", {"items": json.dumps(sorted({item for _, item, _ in rows}))})
+        self._db.change(
+            "count_annotations_of", {"items": self._db.array(sorted({item for _, item, _ in rows}))}
+        )
         return len(rows) - len(gone)
 
     def _discard(self, annotations: Sequence[int]) -> None:
@@ -236,10 +237,10 @@ class Sources:
         given: dict[str, Any] = {"dataset": self._catalog.source(dataset)["dataset"], "after": "", "n": 0}
         name, found = "awaiting", list[str]()
         if keys is not None:
-            given["keys"] = json.dumps([*keys, *(stem_of(key) for key in keys)])
+            given["keys"] = self._db.array([*keys, *(stem_of(key) for key in keys)])
             name = "awaiting_of"
         while True:
-            with self._db.transaction():
+            with self._db.transaction(given["dataset"]):
                 rows = self._db.query(name, given)
                 now = self._states(dataset, [(key, bool(stem), file) for _, file, _, key, stem, _ in rows])
                 woken = [
@@ -255,11 +256,11 @@ class Sources:
     def match(self, dataset: str, keys: Sequence[str] | None = None) -> int:
         """See `LabelStore.match`."""
         source, found = self._catalog.source(dataset), 0
-        given, name = source, "waiting"
+        given, name = dict[str, Any](source), "waiting"
         if keys is not None:
-            given, name = {**source, "keys": json.dumps(list(keys))}, "waiting_for"  # type: ignore[dict-item]  # a text
+            given, name = {**source, "keys": self._db.array(keys)}, "waiting_for"
         while True:
-            with self._db.transaction():
+            with self._db.transaction(source["dataset"]):
                 rows = self._db.query(name, given)
                 for n, file, told, user, item in rows:
                     self._give(n, file, item, told, user)
@@ -273,13 +274,11 @@ class Sources:
         number = self._catalog.source(dataset)["dataset"]
         given: dict[str, Any] = {"dataset": number}
         if keys is not None:
-            given["keys"] = json.dumps([*keys, *(stem_of(key) for key in keys)])
+            given["keys"] = self._db.array([*keys, *(stem_of(key) for key in keys)])
         while True:
-            rows = self._db.query(
-                "waiting_stems" if keys is None else "waiting_stems_of", {**given, "after": after}
-            )
-            stems = [stem for (stem,) in rows]
-            with self._db.transaction():
+            with self._db.transaction(number):
+                name = "waiting_stems" if keys is None else "waiting_stems_of"
+                stems = [stem for (stem,) in self._db.query(name, {**given, "after": after})]
                 for stem, items in self._labels.stems(dataset, stems).items():
                     for n, file, told, user in self._db.query(
                         "waiting_of_stem", {"dataset": number, "key": stem}
@@ -291,6 +290,13 @@ class Sources:
             if len(stems) < _BATCH:
                 return found
             after = stems[-1]
+
+    def _after(self, prefix: str) -> Any:
+        """The first value after all texts that begin with `prefix`."""
+        last = ord(prefix[-1]) + 1 if prefix else 0x110000
+        if last == 0x110000:
+            return self._db.last_text
+        return prefix[:-1] + chr(0xE000 if last == 0xD800 else last)
 
     def _give(self, n: int, file: int, item: int, told: str | None, user: str | None) -> None:
         self._labels.insert([(item, json.loads(told or "[]"))], by=_BY, file=file)
@@ -316,11 +322,3 @@ def stem_of(key: str) -> str:
 def _media(found: list[Item]) -> list[Item]:
     """The pictures, videos and sounds among some items, if there are any."""
     return [one for one in found if one.mimetype.split("/")[0] in {"image", "video", "audio"}] or found
-
-
-def _after(prefix: str) -> str | bytes:
-    """The first value after all texts that begin with `prefix`; bytes come after every text."""
-    if not prefix:
-        return b""
-    last = ord(prefix[-1]) + 1
-    return prefix[:-1] + chr(0xE000 if last == 0xD800 else last) if last < 0x110000 else b""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from syncagent.catalog.base import Item
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.items import Items
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import NotFound
 
 _TAKEN_SECONDS = 120  # longer than a request may take
@@ -55,7 +55,7 @@ class Telling:
 class Webhooks:
     """Webhooks by dataset, and their outbox."""
 
-    def __init__(self, catalog: SqliteCatalog) -> None:
+    def __init__(self, catalog: SqlCatalog) -> None:
         self._catalog, self._db = catalog, catalog.db
 
     def put(self, dataset: str, url: str, secret: str, *, private: bool = False) -> None:
@@ -66,7 +66,7 @@ class Webhooks:
         number = self._number(dataset)
         given = {
             "dataset": number, "url": url, "sealed": self._catalog.vault.seal({"secret": secret}),
-            "private": private, "now": self._catalog.now(),
+            "private": int(private), "now": self._catalog.now(),
         }  # fmt: skip
         self._db.change("put_webhook", given)
 
@@ -107,9 +107,9 @@ class Webhooks:
 
         Nothing while the webhook rests after a failure.
         """
-        now = self._catalog.now()
-        given = {"dataset": self._number(dataset), "now": now, "until": now + _TAKEN_SECONDS, "most": most}
-        with self._db.transaction():
+        now, number = self._catalog.now(), self._number(dataset)
+        given = {"dataset": number, "now": now, "until": now + _TAKEN_SECONDS, "most": most}
+        with self._db.transaction(number):
             rows = sorted(self._db.query("take_outbox", given))
         items = Items(self._catalog)
         known = {item.id: item for item in items.numbered([item for _, item, *_ in rows])}
