@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import errors, sql
@@ -194,13 +194,13 @@ class PostgresConnection:
     def _sql(self, statement: str, parameters: Parameters) -> list[Row]:
         with self._client() as client, client.cursor() as cursor:
             self.statements += 1
-            return cursor.execute(_ours(statement), parameters).fetchall()
+            return cursor.execute(statement, parameters).fetchall()
 
     def change(self, name: str, parameters: Parameters = ()) -> int:
         """See `Database.change`."""
         with self._client() as client, client.cursor() as cursor:
             self.statements += 1
-            return cursor.execute(_ours(self._queries[name]), parameters).rowcount
+            return cursor.execute(self._queries[name], parameters).rowcount
 
     def change_many(self, name: str, parameters: Iterable[Parameters]) -> None:
         """See `Database.change_many`. Sent at once, in one transaction."""
@@ -209,7 +209,7 @@ class PostgresConnection:
             return
         with self.transaction(alone=False), self._client() as client, client.cursor() as cursor:
             self.statements += 1
-            cursor.executemany(_ours(self._queries[name]), given)
+            cursor.executemany(self._queries[name], given)
 
     def query_each(self, statements: Sequence[tuple[str, Parameters]]) -> list[list[Row]]:
         """The rows of each of some named statements, which are all sent before the first answer is read."""
@@ -218,7 +218,7 @@ class PostgresConnection:
             cursors = []
             for name, parameters in statements:
                 cursors.append(client.cursor())
-                cursors[-1].execute(_ours(self._queries[name]), parameters)
+                cursors[-1].execute(self._queries[name], parameters)
             return [cursor.fetchall() for cursor in cursors]
 
     def vacuum(self) -> None:
@@ -235,7 +235,7 @@ class PostgresConnection:
         """See `Database.insert`."""
         with self._client() as client, client.cursor() as cursor:
             self.statements += 1
-            row = cursor.execute(_ours(self._queries[name]), parameters).fetchone()
+            row = cursor.execute(self._queries[name], parameters).fetchone()
             return int(row[0]) if row else 0
 
     def copy(self, table: str, columns: Sequence[str], types: Sequence[str], rows: Iterable[Row]) -> None:
@@ -401,7 +401,7 @@ def apply(client: Client, scripts: Sequence[str]) -> int:
             if schema_version(client) >= number:
                 continue  # another process was faster
             for statement in split(script):
-                client.execute(_ours(statement))
+                client.execute(statement)
             if number == 1:
                 client.execute(
                     "INSERT INTO setting (name, value) SELECT 'stamp', substr(md5(gen_random_uuid()::text), 1, 8)"
@@ -444,10 +444,6 @@ def _conninfo(url: str) -> str:
             "the catalog's URL is none that PostgreSQL's clients understand",
             hint="write postgresql://user@host/database, special characters as %XX",
         ) from None
-
-
-def _ours(statement: str) -> LiteralString:
-    return cast("LiteralString", statement)
 
 
 def _used(client: Client) -> None:
