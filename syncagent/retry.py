@@ -30,14 +30,22 @@ def _wait(state: tenacity.RetryCallState) -> float:
     return max(backoff, after or 0.0)
 
 
-def retrying(function: Callable[P, T], *, attempts: int = 6, seconds: float = 30.0) -> Callable[P, T]:
+def retrying(
+    function: Callable[P, T],
+    *,
+    attempts: int = 6,
+    seconds: float = 30.0,
+    when: Callable[[BaseException], bool] = _is_transient,
+) -> Callable[P, T]:
     """Wrap `function` so that transient errors are tried again.
 
     Bounded by `attempts` and by `seconds` in all; the last error is raised as it is. A server that asks for a longer
-    wait than that is not waited for.
+    wait than that, by the error's `retry_after`, is not waited for.
+
+    :param when: whether an error is worth it; default: those of ours that are transient.
     """
     return tenacity.retry(
-        retry=tenacity.retry_if_exception(_is_transient),
+        retry=tenacity.retry_if_exception(when),
         stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_before_delay(seconds),
         wait=_wait,
         reraise=True,

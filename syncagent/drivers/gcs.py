@@ -33,6 +33,7 @@ from syncagent.errors import (
     Unsupported,
 )
 from syncagent.model import DriverSpec, Integration, ObjectInfo
+from syncagent.retry import retrying
 
 USAGE = "write gs://bucket/path"
 OPTIONS = {
@@ -61,6 +62,7 @@ _HOSTS = ("STORAGE_EMULATOR_HOST", "API_ENDPOINT_OVERRIDE")  # the SDK's own var
 _PAGE = 5000
 _PART = 8 * 1024 * 1024
 _DEADLINE = 60.0
+_ATTEMPTS = 20  # some half a minute, with their pauses
 _LONGEST = timedelta(days=7)
 _ODD = ValueError  # what JSON of another shape ends in
 _new = tuple.__new__
@@ -208,6 +210,10 @@ class GcsDriver:
 
     # -- the client ------------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """See `Bucket.prepare`."""
+        self._session()
+
     def _client(self) -> Any:
         if self._made is None:
             with self._lock:
@@ -255,13 +261,11 @@ class GcsDriver:
     def _request(
         self, kind: str, method: str, url: str, *, take: Callable[[Any], Any] | None = None, **given: Any
     ) -> Any:
-        """One call, with the SDK's kind of retry.
+        """One call, tried again where that helps: the SDK's session does not.
 
         :param take: makes the result from the answer, and is tried again with it.
-        :raises google.api_core.exceptions.GoogleAPICallError: the service's answer is an error.
+        :raises _Refusal: the service's answer is an error.
         """
-        from google.api_core import exceptions
-
         params = given.setdefault("params", {})
         if pays := self._pays():
             params["userProject"] = pays
@@ -273,11 +277,10 @@ class GcsDriver:
                 method, url, timeout=(10, 60), hooks={"response": _read_refusal}, **given
             )
             if answer.status_code >= 400:
-                make: Any = exceptions.from_http_response
-                raise make(answer)
+                raise _Refusal(answer)
             return answer if take is None else take(answer)
 
-        return _retry()(send)()
+        return retrying(send, attempts=_ATTEMPTS, seconds=_DEADLINE, when=_worth_retrying)()
 
     # -- errors ----------------------------------------------------------------------------------
 
@@ -298,17 +301,23 @@ class GcsDriver:
         """Our error; None for one that is not the SDK's, such as the uploaded file's own."""
         import requests
         import urllib3
-        from google.api_core import exceptions
         from google.auth import exceptions as auth
         from requests import exceptions as bad
 
-        bucket = self._bucket
-        if isinstance(error, exceptions.RetryError) and isinstance(error.cause, Exception):
-            error = error.cause
-        if kind == "put" and _damaged(error):
-            return Transient(
-                f"{resource!r} was damaged on its way to bucket {bucket}", resource=resource, hint="try again"
-            )
+        bucket, failed = self._bucket, requests.RequestException | urllib3.exceptions.HTTPError
+        if kind == "put":  # by the SDK's client, which a function never loads
+            from google.api_core import exceptions
+            from google.cloud.storage.exceptions import DataCorruption
+
+            if isinstance(error, exceptions.RetryError) and isinstance(error.cause, Exception):
+                error = error.cause
+            if isinstance(error, DataCorruption):
+                return Transient(
+                    f"{resource!r} was damaged on its way to bucket {bucket}",
+                    resource=resource,
+                    hint="try again",
+                )
+            failed |= exceptions.GoogleAPIError
         if (status := _status(error)) is not None:
             return self._translate_answer(error, status, kind, resource)
         if isinstance(error, auth.InvalidOperation):  # no credentials, and 401 made the session renew them
@@ -333,9 +342,7 @@ class GcsDriver:
                 resource=resource,
                 hint="run 'gcloud auth application-default login', or pass --integration",
             )
-        if isinstance(
-            error, requests.RequestException | urllib3.exceptions.HTTPError | exceptions.GoogleAPIError
-        ):
+        if isinstance(error, failed):
             return Transient(
                 f"the connection to bucket {bucket} failed: {type(error).__name__}",
                 resource=resource,
@@ -403,6 +410,18 @@ class GcsDriver:
         )
 
 
+class _Refusal(Exception):
+    """An answer that is an error."""
+
+    def __init__(self, response: Any) -> None:
+        super().__init__(f"the service answered {response.status_code}")
+        self.response = response
+        self.message = response.content.decode(errors="replace")
+        after = response.headers.get("Retry-After", "")
+        self.retry_after = float(after) if after.isdecimal() else None
+        """Seconds that the server asks for."""
+
+
 class _PastEnd(SyncAgentError):
     """A range that begins after the object's end."""
 
@@ -441,19 +460,19 @@ def _read_refusal(answer: Any, **_: Any) -> None:
 
 
 def _retry() -> Any:
-    """The SDK's own kind of retry: its budget is the only one here."""
+    """The SDK's own kind of retry, for what its client sends: its budget is the only one there."""
     from google.api_core import retry
 
     return retry.Retry(predicate=_worth_retrying, initial=0.2, maximum=10.0, timeout=_DEADLINE)
 
 
-def _status(error: Exception) -> int | None:
+def _status(error: BaseException) -> int | None:
     """The HTTP status, where the error is an answer: both kinds of the SDK's errors hold the response."""
     status: int | None = getattr(getattr(error, "response", None), "status_code", None)
     return status
 
 
-def _worth_retrying(error: Exception) -> bool:
+def _worth_retrying(error: BaseException) -> bool:
     import requests
     import urllib3
 
@@ -538,13 +557,6 @@ def _objects(items: Iterable[Any]) -> list[ObjectInfo]:
         )
         for item in items
     ]
-
-
-def _damaged(error: Exception) -> bool:
-    """Whether an upload's checksum was another at its end."""
-    from google.cloud.storage.exceptions import DataCorruption
-
-    return isinstance(error, DataCorruption)
 
 
 def _flag(spec: DriverSpec, name: str) -> bool:

@@ -80,7 +80,9 @@ def refusal(status: int, message: str = "m", **headers: str) -> Answer:
 
 @pytest.fixture(autouse=True)
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK's retries without their pauses: five, and then the budget is used up."""
+    """Retries without their pauses: five, and then the budget is used up. The SDK's, too."""
+    monkeypatch.setattr(gcs, "_ATTEMPTS", 6)
+    monkeypatch.setenv("SYNCAGENT_TEST_NO_BACKOFF", "1")
     monkeypatch.setattr(
         "google.api_core.retry.retry_unary.exponential_sleep_generator",
         lambda *_, **__: itertools.chain(itertools.repeat(0.0, 5), itertools.repeat(1e9)),
@@ -1001,7 +1003,6 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHttp]:
     with FakeHttp(lambda _: says({"access_token": f"token-{next(given)}", "expires_in": 3600})) as server:
         monkeypatch.setenv("K_SERVICE", "function")
         monkeypatch.setenv("GCE_METADATA_HOST", server.url.removeprefix("http://"))
-        monkeypatch.setenv("SYNCAGENT_TEST_NO_BACKOFF", "1")
         yield server
 
 
@@ -1087,7 +1088,7 @@ import sys
 from syncagent.drivers.gcs import open_driver
 from syncagent.model import DriverSpec
 assert open_driver(DriverSpec("gcs", "bucket")).stat("k").key == "k"
-print(*(name for name in ("cryptography", "google.cloud.storage", "google.auth.jwt") if name in sys.modules))
+print(*(name for name in ("cryptography", "google.cloud.storage", "google.api_core", "google.auth.jwt") if name in sys.modules))
 """
     given = {**os.environ, "API_ENDPOINT_OVERRIDE": canned.url}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=given, check=False)  # fmt: skip
