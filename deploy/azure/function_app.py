@@ -23,15 +23,16 @@ os.environ.setdefault("SYNCAGENT_HOME", "/tmp/syncagent")  # noqa: S108  # the a
 # The archive leaves out what guesses how a text is encoded, and requests says so: nobody asks it for such texts.
 warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
 
+import azure.core.pipeline.policies  # noqa: F401  # these three: loaded while the instance starts, not by the first event
 import azure.functions as func
-import azure.identity
-import azure.storage.blob  # noqa: F401  # loaded while the instance starts, and not by the first event
+import msal  # noqa: F401
+import requests  # noqa: F401
 
 from syncagent.errors import ConfigError
 from syncagent.handlers import azure as handlers
 
 # They log every request's address, which ends in a key of the bucket.
-for _chatty in ("azure.core", "azure.identity", "httpx"):
+for _chatty in ("azure.core", "azure.identity", "httpx", "msal"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)

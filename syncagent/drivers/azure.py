@@ -11,9 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from importlib.util import find_spec
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 from urllib.parse import parse_qs, quote, urlencode
 
+from syncagent.drivers.azure_identity import default_credential
 from syncagent.drivers.azure_pages import Page, common_order, in_byte_order, parse_page
 from syncagent.drivers.base import Capabilities
 from syncagent.drivers.streams import Body, read_full
@@ -59,7 +63,10 @@ Objects = list[ObjectInfo]
 
 
 class AzureDriver:
-    """`Driver` over azure-storage-blob: its credentials, pipeline, retries and uploads; our parsing of pages."""
+    """`Driver` over azure-storage-blob: its credentials, pipeline, retries and uploads; our parsing of pages.
+
+    What is public, and what a function's identity may read, it reads without the SDK's client: see `azure_pipeline`.
+    """
 
     caps = Capabilities(
         sorted_listing=True,
@@ -76,8 +83,12 @@ class AzureDriver:
         self._starts = True  # the account can begin a listing at a key, until it says otherwise
         self._tier = _tier(spec)
         access = access_of(spec, integration)
+        self._access = access
         self._key, self._credential = access.key, access.credential
-        self._client = self._make_client(access)
+        self._url = f"{access.url.rstrip('/')}/{quote(self._container)}"
+        self._plain = self._pipeline(access, integration)
+        if self._plain is None:
+            _ = self._client  # what is wrong with the credentials is told now
         self.requests: Counter[str] = Counter()
         self.caps = replace(self.caps, signs=self._key is not None, prices=() if spec.endpoint else _PRICES)
 
@@ -122,8 +133,8 @@ class AzureDriver:
 
     def _list_page(self, given: dict[str, str]) -> Page:
         with self._translated("list", self._bucket):
-            url = f"{self._client.url}?{urlencode(given, quote_via=quote)}"
-            answer = self._get(url, {"Accept": "application/xml"})
+            url = f"{self._url}?{urlencode(given, quote_via=quote)}"
+            answer = self._ask("GET", url, {"Accept": "application/xml"})
             if answer.status_code in {400, 409} and "startFrom" in given:
                 # The account lacks the feature, perhaps. Listing from the start is slow, and right.
                 del given["startFrom"]
@@ -133,14 +144,19 @@ class AzureDriver:
             _raise_for(answer, 200)
         return parse_page(answer.content, self._bucket)
 
-    def _get(self, url: str, headers: dict[str, str]) -> Any:
-        """One GET through the SDK's whole pipeline: signing, tokens, retries, logging rules.
+    def _ask(self, method: str, url: str, headers: dict[str, str]) -> Any:
+        """One request through the SDK's whole pipeline: signing, tokens, retries, logging rules.
 
         Streamed, because otherwise the SDK parses every page as well.
         """
         from azure.core.rest import HttpRequest
 
-        request = HttpRequest("GET", url, headers={"x-ms-version": self._client.api_version, **headers})
+        if self._plain is not None:
+            from syncagent.drivers.azure_pipeline import VERSION
+
+            request = HttpRequest(method, url, headers={"x-ms-version": VERSION, **headers})
+            return self._plain.send_request(request, stream=True)
+        request = HttpRequest(method, url, headers={"x-ms-version": self._client.api_version, **headers})
         # The generated client beneath is the one that takes a request as it is.
         return self._client._client._send_request(request, stream=True)
 
@@ -153,25 +169,27 @@ class AzureDriver:
     def _received(self, response: Any) -> None:
         """Called at each answer, where a body that breaks is asked for again."""
         kind, answer = _kind(response.http_request), response.http_response
-        if kind == "list" or (kind == "get" and answer.status_code >= 400):
+        if kind in {"list", "head"} or (kind == "get" and answer.status_code >= 400):
             answer.read()  # all of it, and the connection is free again
 
     def stat(self, key: str) -> ObjectInfo:
         """See `Driver.stat`."""
         with self._translated("head", key):
-            found = self._blob(key).get_blob_properties()
-        if found.etag is None or found.last_modified is None or found.size is None:
+            answer = self._ask("HEAD", self._at(key), {})
+            _raise_for(answer, 200)
+        told = answer.headers
+        try:
+            etag, size = told["ETag"].strip('"'), int(told["Content-Length"])
+            at = parsedate_to_datetime(told["Last-Modified"]).astimezone(UTC)
+        except (KeyError, ValueError):
             raise Transient(
                 f"the answer about {key!r} in {self._bucket} is none of Azure's",
                 resource=key,
                 hint="check the network for a proxy",
-            )
-        etag, size = str(found.etag).strip('"'), int(found.size)
-        modified = found.last_modified.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        md5 = found.content_settings.content_md5
-        tier = str(found.blob_tier) if found.blob_tier else None
-        if (found.metadata or {}).get("hdi_isfolder") == "true":
+            ) from None
+        if told.get("x-ms-meta-hdi_isfolder") == "true":
             raise NotFound(f"{key!r} is a directory", resource=key)
+        modified, md5 = at.strftime("%Y-%m-%dT%H:%M:%SZ"), told.get("Content-MD5")
         return ObjectInfo(
             key,
             f"{etag}:{size}:{modified}",
@@ -179,9 +197,9 @@ class AzureDriver:
             modified,
             etag,
             None,
-            f"md5:{base64.b64encode(md5).decode()}" if md5 else None,
-            found.content_settings.content_type or None,
-            tier,
+            f"md5:{md5}" if md5 else None,
+            told.get("Content-Type") or None,
+            told.get("x-ms-access-tier") or None,
         )
 
     def open(
@@ -196,7 +214,7 @@ class AzureDriver:
         headers = {"x-ms-range": f"bytes={offset}-{end}"} if ranged else {}
         try:
             with self._translated("get", key):
-                answer = self._get(self._blob(key).url, headers)
+                answer = self._ask("GET", self._at(key), headers)
                 _raise_for(answer, 200, 206)
         except _PastEnd:
             return contextlib.nullcontext(io.BytesIO())
@@ -246,19 +264,43 @@ class AzureDriver:
             permission=BlobSasPermissions(read=not writes, write=writes, create=writes),
             expiry=datetime.now(UTC) + expires,
         )
-        return f"{self._blob(key).url}?{token}"
+        return f"{self._at(key)}?{token}"
 
     def close(self) -> None:
         """See `Driver.close`."""
-        self._client.close()
+        if self._plain is not None:
+            self._plain.close()
+        if "_client" in vars(self):
+            self._client.close()
         if hasattr(self._credential, "close"):
             self._credential.close()
 
     # -- the client ------------------------------------------------------------------------------
 
-    def _make_client(self, access: _Access) -> Any:
+    def _pipeline(self, access: _Access, integration: Integration | None) -> Any:
+        """What reads without the SDK's client, where there is nothing to sign; else None."""
+        from syncagent.drivers.azure_identity import ManagedIdentity
+        from syncagent.drivers.azure_pipeline import pipeline
+
+        mine = isinstance(access.credential, ManagedIdentity)
+        if integration is not None or not (mine or access.credential is None):
+            return None
+        if mine and not access.url.startswith("https:"):
+            raise self._unfit(access)
+        return pipeline(access.url, access.credential, sent=self._sent, received=self._received)
+
+    def _unfit(self, access: _Access) -> ConfigError:
+        return ConfigError(
+            f"Azure cannot use {access.url} with these credentials",
+            resource=self._bucket,
+            hint="tokens need https",
+        )
+
+    @cached_property
+    def _client(self) -> Any:
         from azure.storage.blob import ContainerClient
 
+        access = self._access
         try:
             return ContainerClient(
                 access.url,
@@ -279,17 +321,18 @@ class AzureDriver:
                 raw_response_hook=self._received,
             )
         except ValueError as error:
-            raise ConfigError(
-                f"Azure cannot use {access.url} with these credentials",
-                resource=self._bucket,
-                hint="tokens need https",
-            ) from error
+            raise self._unfit(access) from error
 
     def _blob(self, key: str) -> Any:
+        _ = self._at(key)
+        return self._client.get_blob_client(key)
+
+    def _at(self, key: str) -> str:
+        """The object's address."""
         if not key or "\\" in key or not _NO_SEGMENT.isdisjoint(key.split("/")):
             # It would not fail: it would name another object, or none.
             raise InvalidInput(f"Azure cannot hold the key {key!r} in {self._bucket}", resource=key)
-        return self._client.get_blob_client(key)
+        return f"{self._url}/{quote(key, safe='~/')}"
 
     # -- errors ----------------------------------------------------------------------------------
 
@@ -420,9 +463,7 @@ def access_of(spec: DriverSpec, integration: Integration | None) -> _Access:
     if _flag(spec, "anonymous"):
         return _Access(url, None)
     if integration is None:
-        from azure.identity import DefaultAzureCredential
-
-        return _Access(url, DefaultAzureCredential(**cloud))
+        return _Access(url, default_credential(**cloud))
     name = integration.name
     options = {field: value.strip() for field, value in integration.options.items()}
     if connection := options.get("connectionString"):
@@ -513,10 +554,10 @@ def _kind(request: Any) -> str:
 
 
 def _tier(spec: DriverSpec) -> Any:
-    from azure.storage.blob import StandardBlobTier
-
     if spec.storage_class is None:
         return None
+    from azure.storage.blob import StandardBlobTier
+
     for tier in StandardBlobTier:
         if tier.value.lower() == spec.storage_class.lower():
             return tier
@@ -563,8 +604,8 @@ def open_driver(spec: DriverSpec, integration: Integration | None = None) -> Azu
 
     :raises ConfigError: the integration, the URL or a setting does not fit.
     """
-    import azure.storage.blob  # noqa: F401  # missing: said at once, with the extra to install
-
+    if find_spec("azure.storage.blob") is None:  # said at once, with the extra to install; loaded when used
+        raise ModuleNotFoundError(name="azure.storage.blob")
     # Credentials go to the host that these make up.
     suffix, endpoint = spec.options.get("suffix", SUFFIX), spec.endpoint
     if not re.fullmatch(r"[\w.-]+/(\$root|\$web|\$logs|[\w-]+)", spec.bucket, re.ASCII):

@@ -5,11 +5,12 @@ https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret/get-secret
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from urllib.parse import quote
 
 from syncagent.drivers.secrets import fetch
-from syncagent.errors import AccessDenied, ConfigError, SyncAgentError
+from syncagent.errors import AccessDenied, ConfigError, SyncAgentError, Transient
 
 OPTIONS = ("endpoint",)
 FORM = "write azure-secret://VAULT/NAME#field"
@@ -35,12 +36,15 @@ def read(name: str, options: Mapping[str, str]) -> str:
 
 
 def _token(host: str, name: str) -> str:
-    from azure.core.exceptions import ClientAuthenticationError
-    from azure.identity import DefaultAzureCredential
+    from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
+
+    from syncagent.drivers.azure_identity import default_credential
 
     try:
-        with DefaultAzureCredential() as credential:
-            return credential.get_token(f"https://{host.partition('.')[2]}/.default").token
+        with contextlib.closing(default_credential()) as credential:
+            return str(credential.get_token(f"https://{host.partition('.')[2]}/.default").token)
+    except ServiceRequestError as error:
+        raise Transient(f"who hands out tokens for secret {name} cannot be reached", resource=name) from error
     except ClientAuthenticationError as error:
         raise AccessDenied(
             f"no usable Azure credentials for secret {name}", resource=name,

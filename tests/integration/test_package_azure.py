@@ -398,7 +398,10 @@ def test_the_apps_identity_reads_the_bucket(
         )  # fmt: skip
         with FunctionApp(azure_package.unpacked, given) as started:
             answer = started.invoke("on_queue", encoded(event))
+            loaded = Path(f"/proc/{started.process.pid}/maps").read_text()
         assert answer.ok, answer.error
+        assert "_ssl" in loaded
+        assert "cryptography" not in loaded, "10 MB, for certificates and encryption"
         (asked,) = platform.requests
         assert asked.query["client_id"] == "the-client-id", "the template's AZURE_CLIENT_ID"
         assert token not in "".join(started.log)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import json
 import logging
 import re
+import subprocess
+import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -275,6 +279,14 @@ def driver(canned: FakeHttp, opened: Opened) -> AzureDriver:
     return opened(canned.url)
 
 
+@pytest.fixture(params=["key", "public"])
+def either(request: pytest.FixtureRequest, canned: FakeHttp, opened: Opened) -> AzureDriver:
+    """The same, and one of a public container, which reads without the SDK's client."""
+    if request.param == "key":
+        return opened(canned.url)
+    return opened(canned.url, None, options={"anonymous": "yes"})
+
+
 def listed(driver: AzureDriver, **bounds: str) -> list[str]:
     return [found.key for objects in driver.list(**bounds) for found in objects]
 
@@ -301,24 +313,24 @@ def shelf(keys: list[str], size: int, order: Order = str.encode, start: str = "h
 # -- listing -----------------------------------------------------------------------------------------
 
 
-def test_an_entry_becomes_an_object_and_stat_says_the_same(canned: FakeHttp, driver: AzureDriver) -> None:
+def test_an_entry_becomes_an_object_and_stat_says_the_same(canned: FakeHttp, either: AzureDriver) -> None:
     canned.always(says(page(entry("a/b.jpg"))))
-    ((found,),) = driver.list()
+    ((found,),) = either.list()
     assert type(found) is ObjectInfo
     expected = ("a/b.jpg", f"0x8DE1:7:{ISO}", 7, ISO, "0x8DE1", None, f"md5:{MD5}", "image/jpeg", "Hot")
     assert found == expected
     canned.always(BLOB)
-    assert driver.stat("a/b.jpg") == found
+    assert either.stat("a/b.jpg") == found
 
 
-def test_what_a_listing_asks_for(canned: FakeHttp, driver: AzureDriver) -> None:
+def test_what_a_listing_asks_for(canned: FakeHttp, either: AzureDriver) -> None:
     canned.in_turn(says(keyed("p ü/b", marker="2!a&=é")), says(page(marker="3")), says(keyed("p ü/c")))
-    assert listed(driver, prefix="p ü/", after="p ü/a") == ["p ü/b", "p ü/c"]
+    assert listed(either, prefix="p ü/", after="p ü/a") == ["p ü/b", "p ü/c"]
     asked = {"restype": "container", "comp": "list", "maxresults": "5000", "prefix": "p ü/"}
     changing = [{"startFrom": "p ü/a"}, {"marker": "2!a&=é"}, {"marker": "3"}]
     assert [sent.query for sent in canned.requests] == [{**asked, **more} for more in changing]
     assert {(sent.method, sent.path) for sent in canned.requests} == {("GET", "/con")}
-    assert driver.requests == {"list": 3}
+    assert either.requests == {"list": 3}
 
 
 def test_where_a_listing_ends(canned: FakeHttp, driver: AzureDriver) -> None:
@@ -354,14 +366,14 @@ def test_bounds_are_in_the_order_of_utf8_bytes(
 
 
 @pytest.mark.parametrize("status", ["400", "409"])
-def test_an_account_refuses_a_lower_bound_once(canned: FakeHttp, driver: AzureDriver, status: str) -> None:
+def test_an_account_refuses_a_lower_bound_once(canned: FakeHttp, either: AzureDriver, status: str) -> None:
     canned.always(refusal(int(status), "ContainerBeingDeleted"))
     with pytest.raises(SyncAgentError, match="ContainerBeingDeleted"):  # with or without the bound
-        listed(driver, after="a")
+        listed(either, after="a")
     canned.reply = shelf(["a", "b", "c"], 2, start=status)
-    assert listed(driver, after="a") == listed(driver, after="a") == ["b", "c"]
+    assert listed(either, after="a") == listed(either, after="a") == ["b", "c"]
     assert ["startFrom" in sent.query for sent in canned.requests] == [True, False, True] + [False] * 4
-    assert driver.requests == {"list": 7}
+    assert either.requests == {"list": 7}
 
 
 def test_a_tree_is_listed_from_its_start_and_to_its_end(canned: FakeHttp, opened: Opened) -> None:
@@ -386,29 +398,29 @@ def test_a_tree_is_listed_from_its_start_and_to_its_end(canned: FakeHttp, opened
     [[refusal(500), refusal(503), refusal(408)], [DROP, (200, {"Content-Length": "9999"}, WHOLE[:-9])]],
     ids=["busy", "cut off"],
 )
-def test_a_page_is_asked_for_again(canned: FakeHttp, driver: AzureDriver, answers: list[Answer]) -> None:
+def test_a_page_is_asked_for_again(canned: FakeHttp, either: AzureDriver, answers: list[Answer]) -> None:
     packed = says(gzip.compress(keyed("1")), **{"Content-Encoding": "gzip"})
     canned.in_turn(says(keyed("0", marker="m")), *answers, packed)
-    assert listed(driver) == ["0", "1"]
-    assert driver.requests["list"] == len(canned.requests) == len(answers) + 2
+    assert listed(either) == ["0", "1"]
+    assert either.requests["list"] == len(canned.requests) == len(answers) + 2
 
 
-def test_every_request_is_counted_by_its_kind(canned: FakeHttp, driver: AzureDriver) -> None:
+def test_every_request_is_counted_by_its_kind(canned: FakeHttp, either: AzureDriver) -> None:
     canned.reply = lambda asked: refusal(503) if len(canned.requests) % 3 else stores(asked)
-    driver.put("k", io.BytesIO(b"x"))
-    read(driver, "comp=list&k")
-    driver.delete("k")
-    assert driver.requests == {"put": 3, "head": 3, "get": 3, "delete": 3}
+    either.put("k", io.BytesIO(b"x"))
+    read(either, "comp=list&k")
+    either.delete("k")
+    assert either.requests == {"put": 3, "head": 3, "get": 3, "delete": 3}
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 @pytest.mark.parametrize("after", ["7", "", "soon", "-1", "²", "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_busy_for_too_long(canned: FakeHttp, driver: AzureDriver, status: int, after: str) -> None:
+def test_busy_for_too_long(canned: FakeHttp, either: AzureDriver, status: int, after: str) -> None:
     canned.always(refusal(status, "ServerBusy", **{"Retry-After": after}))
     with pytest.raises(Transient, match=r"busy \(ServerBusy\) on acc/con; try again later") as caught:
-        listed(driver)
+        listed(either)
     assert caught.value.retry_after == (7 if after == "7" else None)
-    assert driver.requests["list"] == len(canned.requests) == (1 if status == 429 else 4)
+    assert either.requests["list"] == len(canned.requests) == (1 if status == 429 else 4)
 
 
 # -- errors ------------------------------------------------------------------------------------------
@@ -454,13 +466,13 @@ ONE = "'k/nope' in acc/con"
     ],
 )  # fmt: skip
 def test_answers_become_our_errors(
-    canned: FakeHttp, driver: AzureDriver, calls: str, answer: Answer, kind: type[SyncAgentError], text: str
+    canned: FakeHttp, either: AzureDriver, calls: str, answer: Answer, kind: type[SyncAgentError], text: str
 ) -> None:
     canned.always(answer)
     for call in calls.split():
         canned.requests.clear()
         with pytest.raises(SyncAgentError) as caught:
-            CALLS[call](driver)
+            CALLS[call](either)
         error, where = caught.value, "acc/con" if call == "list" else ONE
         assert isinstance(error, kind)
         assert type(error) in {kind, *kind.__subclasses__()}
@@ -488,10 +500,10 @@ def test_a_server_that_is_not_there_is_named(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("key", ["", ".", "..", "a/../b", "a/./b", "a/..", "back\\slash"])
-def test_keys_that_would_name_another_object(canned: FakeHttp, driver: AzureDriver, key: str) -> None:
-    put, sign = partial(driver.put, body=io.BytesIO()), partial(driver.sign, expires=timedelta(minutes=5))
-    calls: list[Callable[..., Any]] = [driver.stat, driver.delete, driver.open, put, sign]
-    for call in calls:
+def test_keys_that_would_name_another_object(canned: FakeHttp, either: AzureDriver, key: str) -> None:
+    put, sign = partial(either.put, body=io.BytesIO()), partial(either.sign, expires=timedelta(minutes=5))
+    calls: list[Callable[..., Any]] = [either.stat, either.delete, either.open, put]
+    for call in [*calls, *([sign] if either.caps.signs else [])]:
         with pytest.raises(InvalidInput, match="cannot hold the key"):
             call(key=key)
     assert canned.requests == []
@@ -504,41 +516,41 @@ def test_a_missing_object_is_deleted(canned: FakeHttp, driver: AzureDriver) -> N
     assert [(asked.method, asked.path) for asked in canned.requests] == [("DELETE", "/con/k")] * 2
 
 
-def test_an_answer_that_is_about_no_object(canned: FakeHttp, driver: AzureDriver) -> None:
+def test_an_answer_that_is_about_no_object(canned: FakeHttp, either: AzureDriver) -> None:
     canned.always((200, {**BLOB[1], "x-ms-meta-hdi_isfolder": "true"}, b""))
     with pytest.raises(NotFound, match="'d' is a directory"):
-        driver.stat("d")
+        either.stat("d")
     for lacks in TOLD:
         canned.always((200, {name: value for name, value in BLOB[1].items() if name != lacks}, b""))
         with pytest.raises(Transient, match="none of Azure's"):
-            driver.stat("d")
+            either.stat("d")
 
 
-def test_ranges_are_asked_for(canned: FakeHttp, driver: AzureDriver) -> None:
+def test_ranges_are_asked_for(canned: FakeHttp, either: AzureDriver) -> None:
     canned.always((206, {}, b"234"))
     spans = [{"offset": 2, "length": 3}, {"offset": 2}, {"length": 3}]
-    assert [read(driver, **span) for span in spans] == [b"234"] * 3
+    assert [read(either, **span) for span in spans] == [b"234"] * 3
     assert [sent.headers["x-ms-range"] for sent in canned.requests] == ["bytes=2-4", "bytes=2-", "bytes=0-2"]
     canned.always((200, {}, b"0123456789"))
-    assert read(driver) == b"0123456789"
+    assert read(either) == b"0123456789"
     assert not {"x-ms-range", "range"} & set(canned.requests[-1].headers)
     with pytest.raises(SyncAgentError, match="instead of a range"):
-        read(driver, offset=2, length=3)
+        read(either, offset=2, length=3)
     canned.always(refusal(416, "InvalidRange"))
-    assert read(driver, offset=99) == b"", "past the end"
+    assert read(either, offset=99) == b"", "past the end"
     canned.always(BLOB)
-    assert read(driver, length=0) == b""
+    assert read(either, length=0) == b""
     assert canned.requests[-1].method == "HEAD"
 
 
-def test_a_body_is_read_as_it_is_stored(canned: FakeHttp, driver: AzureDriver) -> None:
+def test_a_body_is_read_as_it_is_stored(canned: FakeHttp, either: AzureDriver) -> None:
     stored = gzip.compress(bytes(range(256)) * 9000, compresslevel=0)
     canned.always((200, {"Content-Encoding": "gzip"}, stored))
-    assert read(driver) == stored
-    with driver.open("k") as stream:  # and may be left unread
+    assert read(either) == stored
+    with either.open("k") as stream:  # and may be left unread
         assert stream.read(3) == stored[:3]
     canned.always((200, {"Content-Length": "100"}, b"half"))
-    with driver.open("k") as stream, pytest.raises(Transient, match="connection to acc/con"):
+    with either.open("k") as stream, pytest.raises(Transient, match="connection to acc/con"):
         stream.read()
 
 
@@ -724,6 +736,97 @@ def test_anonymous_sends_no_credentials(canned: FakeHttp, opened: Opened, given:
     assert "authorization" not in canned.requests[0].headers
     assert "sig" not in canned.requests[0].query
     assert not driver.caps.signs
+
+
+@pytest.fixture
+def identity(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHttp]:
+    """Who hands out tokens to a function, as App Service does."""
+    told = {"access_token": SECRET, "expires_on": "4102444800", "resource": "r", "token_type": "Bearer"}
+    with FakeHttp(lambda _: (200, {"Content-Type": "application/json"}, json.dumps(told).encode())) as server:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{server.url}/msi/token")
+        monkeypatch.setenv("IDENTITY_HEADER", "proof")
+        yield server
+
+
+@pytest.mark.parametrize("client", [None, "the-client-id"])
+def test_a_function_has_its_own_identity(
+    identity: FakeHttp, opened: Opened, monkeypatch: pytest.MonkeyPatch, client: str | None
+) -> None:
+    if client:
+        monkeypatch.setenv("AZURE_CLIENT_ID", client)
+    driver = opened(integration=None)
+    token = driver._credential.get_token("https://storage.azure.com/.default")
+    assert (token.token, driver._credential.get_token("https://storage.azure.com/.default").token) == (SECRET,) * 2  # fmt: skip
+    assert token.expires_on > time.time() + 3600
+    (asked,) = identity.requests
+    assert asked.headers["x-identity-header"] == "proof"
+    assert (asked.query["resource"], asked.query.get("client_id")) == ("https://storage.azure.com", client)
+    assert not driver.caps.signs
+    assert SECRET not in f"{driver!r} {vars(driver)} {vars(driver._credential)}"
+
+
+def test_an_identity_s_tokens_go_over_https_only(identity: FakeHttp, opened: Opened) -> None:
+    with pytest.raises(ConfigError, match="cannot use http://host with these credentials; tokens need https"):
+        opened("http://host", None)
+    assert identity.requests == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ((400, {}, b'{"statusCode": 400, "message": "No identity"}'), AccessDenied),
+        ((200, {}, SECRET.encode()), AccessDenied),
+        ((503, {}, b""), AccessDenied),
+        (DROP, Transient),
+    ],
+)
+def test_an_identity_without_a_token(
+    identity: FakeHttp, opened: Opened, monkeypatch: pytest.MonkeyPatch, answer: Answer, kind: Any
+) -> None:
+    monkeypatch.setattr("urllib3.util.retry.Retry.sleep", lambda *_: None)
+    identity.always(answer)
+    for call in ("list", "head", "get"):
+        with pytest.raises(kind) as caught:
+            CALLS[call](opened(integration=None))
+        assert SECRET not in f"{caught.value} {vars(caught.value)}"
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "other", ["AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_TOKEN_CREDENTIALS"]
+)
+def test_a_function_with_another_identity_asks_the_sdk_s_chain(
+    identity: FakeHttp, opened: Opened, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    from azure.identity import DefaultAzureCredential
+
+    monkeypatch.setenv(other, "dev" if other == "AZURE_TOKEN_CREDENTIALS" else "x")
+    assert type(opened(integration=None)._credential) is DefaultAzureCredential
+
+
+def test_what_a_function_reads_with_loads_nothing_that_encrypts(canned: FakeHttp, identity: FakeHttp) -> None:
+    canned.always(BLOB)
+    code = f"""
+import sys
+from syncagent.drivers.azure import open_driver
+from syncagent.drivers.azure_identity import default_credential
+from syncagent.model import DriverSpec
+public = DriverSpec("azureblob", "acc/con", endpoint={canned.url!r}, options={{"anonymous": "yes"}})
+assert open_driver(public).stat("k").key == "k"
+open_driver(DriverSpec("azureblob", "acc/con"))
+assert default_credential().get_token("https://storage.azure.com/.default").token
+print(*(name for name in ("cryptography", "azure.identity", "azure.storage.blob") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
+def test_the_version_of_the_service_is_one_that_the_sdk_knows() -> None:
+    from azure.storage.blob._serialize import _SUPPORTED_API_VERSIONS
+
+    from syncagent.drivers.azure_pipeline import VERSION
+
+    assert VERSION in _SUPPORTED_API_VERSIONS
 
 
 CLOUDS = {"core.chinacloudapi.cn": "login.chinacloudapi.cn", "core.usgovcloudapi.net": "login.microsoftonline.us"}  # fmt: skip
