@@ -45,6 +45,7 @@ HOMES = {
     "botocore": r"drivers/s3\w*\.py",
     "google": r"drivers/gcs\w*\.py",
     "azure": r"drivers/azure\w*\.py",
+    "msal": r"drivers/azure_identity\.py",
     "tenacity": r"retry\.py",
     "opentelemetry": r"tracing\.py",
     "croniter": r"daemon/schedule\.py",
