@@ -342,8 +342,9 @@ class Agent:
     def _reconciler(self, catalog: Store, dataset: Dataset, bucket: Bucket) -> Reconciler:
         from syncagent.reconcile import Reconciler
 
+        given = self.settings
         return Reconciler(
-            catalog, dataset, bucket, workers=self.settings.workers, listers=self.settings.listers
+            catalog, dataset, bucket, workers=given.workers, listers=given.listers, processes=given.processes
         )
 
     def _dataset(self, name: str) -> Dataset | None:

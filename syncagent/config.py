@@ -103,6 +103,8 @@ class Settings(BaseModel):
     """Keys settled at once."""
     listers: int = Field(default=8, ge=1, le=256)
     """Parts of a bucket that a sweep lists at once, where the store can begin at any key."""
+    processes: int | None = Field(default=None, ge=0, le=64)
+    """Processes that read a long listing's pages for a sweep; default one for each core, 4 at most. Below 2 there are none."""
     trash_days: float = Field(default=30, ge=0)
     tombstone_days: float = Field(default=15, ge=0)
     """Longer than the slowest redelivery of an event: SQS keeps messages up to 14 days."""

@@ -172,16 +172,25 @@ class Reconciler:
 
     :param workers: how many keys are settled at once; each costs one metadata request.
     :param listers: how many parts of the bucket a sweep lists at once, where the store can; see `Bucket.parallel`.
+    :param processes: how many processes read a long listing's pages for them; None for one for each core, 4 at most.
     """
 
     def __init__(
-        self, catalog: Store, dataset: Dataset, bucket: Bucket, *, workers: int = 8, listers: int = 1
+        self,
+        catalog: Store,
+        dataset: Dataset,
+        bucket: Bucket,
+        *,
+        workers: int = 8,
+        listers: int = 1,
+        processes: int | None = 0,
     ) -> None:
         self.catalog = catalog
         self.dataset = dataset
         self.bucket = bucket
         self.workers = workers
         self.listers = listers
+        self.processes = processes
         self._sparse = 0  # batches of keys for which no listing is tried
         self._renames = _Renames()
 
@@ -567,7 +576,7 @@ class _Sweep:
         if ranges is None and self._run.cursor is not None:
             ranges = [(self._run.cursor, None)]
         hints = self._catalog.quantiles(self._dataset, _HINT) if ranges is None else []
-        crew = bucket.crew(Partition(listers, hints, ranges), listers)
+        crew = bucket.crew(Partition(listers, hints, ranges), listers, processes=self._of.processes)
         new: list[ObjectInfo] = []
         missing: list[str] = []
         parts: dict[Range, _Part] = {}

@@ -164,4 +164,6 @@ def open_bucket(where: str | DriverSpec, integration: Integration | None = None)
             f"the {scheme}:// driver needs the package {missing.name}",
             hint=f"pip install 'syncagent[{extra}]'",
         ) from missing
-    return Bucket(driver, spec, url=describe(spec))
+    bucket = Bucket(driver, spec, url=describe(spec))
+    bucket.recipe = spec, integration
+    return bucket

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import os
 import queue
 import tempfile
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from syncagent.drivers.base import Capabilities, Driver
 from syncagent.drivers.parallel import Crew
 from syncagent.drivers.partition import Partition
 from syncagent.errors import InvalidInput, NotFound, Refused, SyncAgentError
-from syncagent.model import DriverSpec, ObjectInfo, Scope
+from syncagent.model import DriverSpec, Integration, ObjectInfo, Scope
 
 MAX_KEY_BYTES = 1024
 _SPOOL_PAGE = 1000
@@ -43,6 +44,8 @@ class Bucket:
         self.driver = driver
         self.spec = spec
         self.url = url
+        self.recipe: tuple[DriverSpec, Integration | None] | None = None
+        """What opens this bucket in another process; None where nothing does."""
         self._counting = threading.Lock()
         self.ignored = 0
         """Folder markers passed over by `list`, since this object was made."""
@@ -119,9 +122,38 @@ class Bucket:
             return "a listing of this store cannot begin at a key, or is not worth it"
         return None
 
-    def crew(self, partition: Partition, workers: int) -> Crew:
-        """List by several workers; see `Crew`. Needs `parallel`, or one worker."""
-        return Crew(lambda after, until: self.list(after=after, until=until, alone=False), partition, workers)
+    def crew(self, partition: Partition, workers: int, *, processes: int | None = 0) -> Crew:
+        """List by several workers; see `Crew`. Needs `parallel`, or one worker.
+
+        :param processes: how many processes read pages for them, once the listing has proved long; None for one for
+            each core that this one may use, 4 at most. Below 2 there are none.
+        """
+
+        def here(after: str | None, until: str | None) -> Generator[Page, None, None]:
+            yield from self.list(after=after, until=until, alone=False)
+
+        if processes is None:
+            processes = min(
+                4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            )
+        if processes < 2 or self.recipe is None:
+            return Crew(lambda one: here(one.cursor, one.hi), partition, workers)
+        from syncagent.drivers.processes import Listers  # a function never lists so much
+
+        listers = Listers(self, here, workers=workers, processes=min(processes, workers))
+        return Crew(listers.pages, partition, workers, close=listers.close)
+
+    def prepare(self) -> None:
+        """Load and make what the first request would, where the driver can; sends nothing that a listing would not."""
+        prepare = getattr(self.driver, "prepare", None)
+        if prepare is not None:
+            prepare()
+
+    def count(self, requests: Mapping[str, int], ignored: int) -> None:
+        """Add what another process asked for, and left out, in this bucket's name."""
+        with self._counting:
+            self.driver.requests.update(requests)
+            self.ignored += ignored
 
     def list(
         self, *, after: str | None = None, until: str | None = None, alone: bool = True

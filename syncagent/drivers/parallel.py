@@ -13,8 +13,8 @@ from syncagent.drivers.partition import Partition, Range
 from syncagent.errors import Transient
 from syncagent.model import ObjectInfo
 
-Pages = Callable[[str | None, str | None], Iterator[list[ObjectInfo]]]
-"""Lists what is after an exclusive and up to an inclusive bound: strictly ascending pages; never just ends early."""
+Pages = Callable[[Range], Iterator[list[ObjectInfo]]]
+"""Lists what a range has left, after its cursor and up to its bound: strictly ascending pages; never just ends early."""
 
 _AHEAD = 2  # pieces for each worker: what comes in while one transaction is written
 _PATIENCE = 8  # failures in a row, over all workers
@@ -39,6 +39,7 @@ class Crew:
     """Workers over one partition. Iterate over `pieces` once, and close it.
 
     :param sleep: waits; it is given an event that ends the waiting, and seconds.
+    :param close: called when the workers have stopped.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class Crew:
         workers: int,
         *,
         sleep: Callable[[threading.Event, float], object] = threading.Event.wait,
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         self._pages, self._partition, self._workers, self._sleep = pages, partition, workers, sleep
+        self._close = close
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._handed: queue.Queue[Piece | BaseException | None] = queue.Queue(workers * _AHEAD)
@@ -89,6 +92,7 @@ class Crew:
             deadline = time.monotonic() + _GOODBYE
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
+            self._close()
 
     def done_until(self, one: Range, key: str | None, *, ended: bool) -> None:
         """Note that what was handed on is worked off: for `left`."""
@@ -136,7 +140,7 @@ class Crew:
     def _list(self, number: int, taken: Range) -> None:
         slowed = self._slowed
         try:
-            with contextlib.closing(_generator(self._pages(taken.cursor, taken.hi))) as pages:
+            with contextlib.closing(_generator(self._pages(taken))) as pages:
                 for page in pages:
                     if not self._hand_on(number, taken, page):
                         return

@@ -248,6 +248,10 @@ class S3Driver:
 
     # -- the client ------------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """See `Bucket.prepare`."""
+        self._client()
+
     def _client(self) -> Any:
         """The boto3 client, made at the first request: the region may have to be asked for."""
         if self._made is None:

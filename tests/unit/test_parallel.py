@@ -24,6 +24,7 @@ KEYS = [f"{n:05}" for n in range(2000)]
 OBJECTS = {key: info(key) for key in KEYS}
 PAGE = 20
 Bound = str | None
+Pages = Callable[[Bound, Bound], Iterator[list[ObjectInfo]]]
 
 
 class Store:
@@ -57,15 +58,23 @@ class Store:
 
 
 def crew(
-    pages: parallel.Pages,
+    pages: Pages,
     workers: int = 4,
     ranges: list[tuple[Bound, Bound]] | None = None,
     hints: list[str] | None = None,
 ) -> Crew:
     """Pauses are no longer than it takes to be woken."""
     return Crew(
-        pages, Partition(workers, hints or [], ranges), workers, sleep=lambda stopped, _: stopped.wait(0.001)
+        left(pages),
+        Partition(workers, hints or [], ranges),
+        workers,
+        sleep=lambda stopped, _: stopped.wait(0.001),
     )
+
+
+def left(pages: Pages) -> parallel.Pages:
+    """What a range has left, of a listing by bounds."""
+    return lambda one: pages(one.cursor, one.hi)
 
 
 def slowly(_: Bound, __: int) -> None:
@@ -225,7 +234,7 @@ def test_pauses_double_and_heed_what_the_store_asks_for() -> None:
         if number <= 4:
             raise Transient("429", retry_after=7.0 if number == 3 else None)
 
-    one = Crew(Store(before), Partition(1), 1, sleep=lambda stopped, seconds: waited.append(seconds))
+    one = Crew(left(Store(before)), Partition(1), 1, sleep=lambda stopped, seconds: waited.append(seconds))
     assert keys_of(one.pieces()) == KEYS
     assert waited == [0.5, 1.0, 7.0, 4.0]
 
@@ -261,7 +270,7 @@ def test_closing_early_ends_a_pause() -> None:
         if number > 4:
             raise Transient("503", retry_after=3600)
 
-    one = Crew(Store(before), Partition(4), 4)
+    one = Crew(left(Store(before)), Partition(4), 4)
     started = time.monotonic()
     with closing(one.pieces()) as pieces:
         next(pieces)

@@ -1,0 +1,393 @@
+"""Lists in other processes, where a listing turns out to be long: `Listers`.
+
+Reading a page costs Python more than waiting for it takes with several workers, and one process has one
+core's worth of Python. So a crew's workers, once a listing has proved long, ask processes of ours for their
+pages. Whatever goes wrong with a process, its worker goes on by itself, after the last page that came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import pickle
+import select
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from syncagent import errors
+from syncagent.errors import SyncAgentError
+from syncagent.model import ObjectInfo
+
+if TYPE_CHECKING:
+    from syncagent.drivers.bucket import Bucket
+    from syncagent.drivers.partition import Range
+
+Pages = Callable[[str | None, str | None], Generator[list[ObjectInfo], None, None]]
+
+_LONG = 24  # pages after which a listing is worth the start of processes (0.5 s of a core each)
+_CODE = "import sys; sys.path.append({root!r}); from syncagent.drivers.processes import main; main()"
+_SIZE = struct.Struct("!I")
+_GOODBYE = 5.0  # seconds for a process to end by itself
+_AHEAD = 1  # pages that a process lists before it is told that the one before was used
+_new = tuple.__new__
+
+
+class Listers:
+    """Processes that list one bucket. They start once a listing has proved long, and end with `close`.
+
+    :param bucket: has a `recipe`, by which another process opens it.
+    :param here: lists in this process what a range has left.
+    :param workers: how many listings there are at once, at most.
+    """
+
+    def __init__(self, bucket: Bucket, here: Pages, *, workers: int, processes: int) -> None:
+        self._bucket, self._here = bucket, here
+        self._share = -(-workers // processes)
+        self._wanted = processes
+        self._lock = threading.Lock()
+        self._pages = 0
+        self._starter: threading.Thread | None = None
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._free: list[_Line] = []
+        self._closed = False
+
+    def pages(self, taken: Range) -> Generator[list[ObjectInfo], None, None]:
+        """What a range has left, from wherever it is cheaper."""
+        after = taken.cursor
+        while True:
+            line = self._take()
+            try:
+                if line is None:
+                    with contextlib.closing(self._here(after, taken.hi)) as pages:
+                        for page in pages:
+                            self._note()
+                            after = page[-1][0]
+                            yield page
+                            if self._free:
+                                break
+                        else:
+                            return
+                else:
+                    for page in self._remote(line, after, taken):
+                        after = page[-1][0]
+                        yield page
+                    return
+            except _LostError:
+                pass  # go on here, after the last page that came
+            finally:
+                if line is not None:
+                    self._give_back(line)
+
+    def close(self) -> None:
+        """End the processes; twice is fine."""
+        with self._lock:
+            self._closed = True
+            starter = self._starter
+        if starter is not None:
+            starter.join()
+        for line in self._free:
+            for told in line.finish():
+                self._bucket.count(told.requests, told.ignored)
+        for child in self._children:
+            _end(child)
+        self._free, self._children = [], []
+
+    def _remote(
+        self, line: _Line, after: str | None, taken: Range
+    ) -> Generator[list[ObjectInfo], None, None]:
+        """Pages by another process. It is a page ahead, and is told how far to go with each that was used."""
+        done = False
+        line.send("list", after, taken.hi)
+        try:
+            while True:
+                told = line.answer()
+                self._bucket.count(told.requests, told.ignored)
+                if told.listing != line.listing:
+                    continue  # it was told to stop, and had asked already
+                if told.objects is not None:
+                    yield list(map(_new, repeat(ObjectInfo), zip(*told.objects, strict=True)))
+                    line.send("go", taken.hi)
+                    continue
+                done = True
+                if told.error is not None:
+                    raise _error(told.error)
+                return
+        finally:
+            if not done and not line.lost:
+                with contextlib.suppress(_LostError):
+                    line.send("stop")
+
+    # -- processes -------------------------------------------------------------------------------
+
+    def _note(self) -> None:
+        with self._lock:
+            self._pages += 1
+            if self._pages < _LONG or self._starter is not None or self._closed:
+                return
+            self._starter = threading.Thread(target=self._start, name="syncagent-start-listers", daemon=True)
+            self._starter.start()
+
+    def _start(self) -> None:
+        """Start the processes, and make known the lines of those that are ready."""
+        groups = [[socket.socketpair() for _ in range(self._share)] for _ in range(self._wanted)]
+        # A copy of a process that has everything loaded costs a hundredth of another one.
+        starts = [groups] if sys.platform == "linux" else [[group] for group in groups]
+        started = []
+        for start in starts:
+            try:
+                child = _spawn([[theirs for _, theirs in group] for group in start])
+            except (OSError, ValueError):  # no Python of its own, or a system without `pass_fds`
+                child = None
+            lines = [_Line(ours) for group in start for ours, _ in group]
+            for group in start:
+                for _, theirs in group:
+                    theirs.close()
+            if child is None:
+                for line in lines:
+                    line.close()
+                continue
+            self._children.append(child)
+            started.append((child, lines))
+        for child, lines in started:
+            if self._introduce(child):
+                # One of each process after the other: all are to have work.
+                turns = [line for n in range(self._share) for line in lines[n :: self._share]]
+                with self._lock:
+                    self._free += reversed(turns)
+            else:
+                for line in lines:
+                    line.close()
+
+    def _introduce(self, child: subprocess.Popen[bytes]) -> bool:
+        """Tell a process what it is to list; whether it can."""
+        assert child.stdin is not None and child.stdout is not None  # noqa: S101  # both are pipes
+        try:
+            child.stdin.write(pickle.dumps(self._bucket.recipe))
+            child.stdin.flush()
+            return child.stdout.read(1) == b"r"
+        except OSError:
+            return False
+
+    def _take(self) -> _Line | None:
+        with self._lock:
+            return self._free.pop() if self._free else None
+
+    def _give_back(self, line: _Line) -> None:
+        with self._lock:
+            if not line.lost and not self._closed:
+                self._free.insert(0, line)
+                return
+        line.close()
+
+
+class _LostError(Exception):
+    """A process is gone."""
+
+
+class _Told(NamedTuple):
+    """What a process says: a page, or that a listing has ended, and what it has asked for since it said something last."""
+
+    listing: int
+    objects: tuple[tuple[Any, ...], ...] | None
+    """By column: a third of the cost of rows."""
+    error: dict[str, Any] | None
+    requests: dict[str, int]
+    ignored: int
+
+
+class _Line:
+    """One connection to a process: one listing at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.listing = 0
+        self.lost = False
+
+    def send(self, word: str, *rest: str | None) -> None:
+        """Send a word: ``list`` after one key and up to another, ``go`` on up to a key, ``stop``."""
+        self.listing += word == "list"
+        try:
+            _send(self._sock, (word, *rest))
+        except OSError as error:
+            self.lost = True
+            raise _LostError from error
+
+    def answer(self) -> _Told:
+        """What the process says next."""
+        try:
+            frame = _frame(self._sock)
+        except OSError as error:
+            self.lost = True
+            raise _LostError from error
+        if frame is None:
+            self.lost = True
+            raise _LostError
+        return _Told(*frame)
+
+    def finish(self) -> Iterator[_Told]:
+        """Say that nothing more is wanted, and hear what was under way."""
+        with contextlib.suppress(OSError, _LostError), self._sock:
+            self._sock.shutdown(socket.SHUT_WR)
+            while True:
+                yield self.answer()
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def _send(sock: socket.socket, what: Any) -> None:
+    frame = marshal.dumps(what)
+    sock.sendall(_SIZE.pack(len(frame)) + frame)
+
+
+def _frame(sock: socket.socket) -> Any:
+    """What comes next; None where it ends, also in the middle."""
+    # Whole at once: each time that a thread comes back from the system it waits for Python's lock.
+    head = sock.recv(_SIZE.size, socket.MSG_WAITALL)
+    if len(head) < _SIZE.size:
+        return None
+    (size,) = _SIZE.unpack(head)
+    frame = sock.recv(size, socket.MSG_WAITALL)
+    return marshal.loads(frame) if len(frame) == size else None  # noqa: S302  # from a process of ours
+
+
+def _spawn(groups: list[list[socket.socket]]) -> subprocess.Popen[bytes]:
+    # No folder of the caller's is searched for modules, and Ctrl-C is for the process that was started by hand.
+    code = _CODE.format(root=str(Path(__file__).parents[2]))
+    numbers = [[line.fileno() for line in group] for group in groups]
+    return subprocess.Popen(  # noqa: S603  # this Python, our code
+        [sys.executable, "-P", "-c", code, *(",".join(map(str, group)) for group in numbers)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=[number for group in numbers for number in group],
+        start_new_session=True,
+    )
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """It ends when its input does; or else now."""
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    try:
+        child.wait(_GOODBYE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+# -- in the process ------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """List for the process that started this one, until it ends or closes our input."""
+    import gc
+
+    from syncagent.drivers import open_bucket
+
+    given, told = sys.stdin.buffer, os.dup(1)
+    os.dup2(2, 1)  # nothing that a library prints may pass for our word
+    spec, integration = pickle.load(given)  # noqa: S301  # from the process that started us
+    gc.set_threshold(50_000, 50, 50)
+    with open_bucket(spec, integration) as bucket:
+        bucket.prepare()
+        gc.freeze()
+        mine = _divide([[int(number) for number in group.split(",")] for group in sys.argv[1:]])
+        serving = _Serving(bucket)
+        for number in mine:
+            line = socket.socket(fileno=number)
+            threading.Thread(target=serving.serve, args=(line,), daemon=True).start()
+        os.write(told, b"r")
+        given.read()
+    os._exit(0)  # whatever is under way is of no use to anybody
+
+
+def _divide(groups: list[list[int]]) -> list[int]:
+    """Make a copy of this process for each group of lines but the first; returns the lines of this one."""
+    if threading.active_count() > 1:
+        return [number for group in groups for number in group]  # no copy would be sound
+    for mine in groups[1:]:
+        if not os.fork():
+            # Only whoever serves a line holds it, so that its end is seen.
+            _close(number for group in groups if group is not mine for number in group)
+            return mine
+    _close(number for group in groups[1:] for number in group)
+    return groups[0]
+
+
+def _close(numbers: Iterable[int]) -> None:
+    for number in numbers:
+        os.close(number)
+
+
+class _Serving:
+    """Listings for one bucket's lines."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._lock = threading.Lock()
+        self._requests: dict[str, int] = {}
+        self._ignored = 0
+
+    def serve(self, line: socket.socket) -> None:
+        """Answer one line until it is closed."""
+        listing = 0
+        with contextlib.suppress(OSError), line:
+            while (word := _frame(line)) is not None:
+                if word[0] != "list":
+                    continue  # came after the last page
+                listing += 1
+                error = None
+                try:
+                    self._list(line, listing, word[1], word[2])
+                except SyncAgentError as failure:
+                    error = _plain(failure)
+                self._tell(line, listing, None, error)
+
+    def _list(self, line: socket.socket, listing: int, after: str | None, until: str | None) -> None:
+        pages = self._bucket.list(after=after, until=until, alone=False)
+        ahead = 0
+        with contextlib.closing(pages):  # type: ignore[type-var]
+            for page in pages:
+                self._tell(line, listing, tuple(zip(*page, strict=True)), None)
+                ahead += 1
+                while ahead > _AHEAD or select.select([line], [], [], 0)[0]:
+                    word = _frame(line)
+                    if word is None or word[0] == "stop":
+                        return
+                    ahead, until = ahead - 1, word[1]
+                if until is not None and page[-1][0] >= until:
+                    return
+
+    def _tell(self, line: socket.socket, listing: int, objects: Any, error: dict[str, Any] | None) -> None:
+        with self._lock:
+            before, self._requests = self._requests, dict(self._bucket.driver.requests)
+            requests = {name: n - before.get(name, 0) for name, n in self._requests.items()}
+            ignored = self._bucket.ignored - self._ignored
+            self._ignored += ignored
+        _send(line, (listing, objects, error, requests, ignored))
+
+
+def _plain(error: SyncAgentError) -> dict[str, Any]:
+    """What another process can make the same error of. Its cause is left behind: SDKs' errors hold whole requests."""
+    return {
+        "kind": next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__)),
+        "message": error.message,
+        "resource": error.resource,
+        "hint": error.hint,
+        **{name: getattr(error, name) for name in ("retry_after", "permission") if hasattr(error, name)},
+    }
+
+
+def _error(told: dict[str, Any]) -> SyncAgentError:
+    kind: type[SyncAgentError] = getattr(errors, told.pop("kind"))
+    return kind(told.pop("message"), **told)
