@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from syncagent.reconcile import Reconciler
 
 _KNOWN_SECONDS = 1.0  # that the table of datasets is believed: a new dataset misses no event
-_NAMED_SECONDS = 60.0  # the same, where settings name the one dataset that there can be
+# The same, where settings name the one dataset that there can be. What it does not seem to mirror is still looked up each second:
+# at worst a dataset that was moved to another bucket or path gets events of the old one for a minute, and a sweep mends that.
+_NAMED_SECONDS = 60.0
 _QUARANTINE_SECONDS = 60.0
 _BATCH = 1000
 
@@ -63,7 +65,9 @@ class Mirror:
         self._lock = threading.Lock()
         self._datasets: dict[tuple[str, str], list[Dataset]] = {}
         self._read_at = -math.inf
-        self._known_seconds = _KNOWN_SECONDS if agent.settings.dataset_id is None else _NAMED_SECONDS
+        given = agent.settings
+        named = given.dataset_id is not None and given.catalog.startswith("dataloop+")  # no other knows it
+        self._known_seconds = _NAMED_SECONDS if named else _KNOWN_SECONDS
         self._reconcilers: dict[str, tuple[Dataset, Reconciler]] = {}
         self._quarantined: dict[str, tuple[float, set[str]]] = {}
 
@@ -147,15 +151,17 @@ class Mirror:
 
     def _key(self, dataset: Dataset, event: Event) -> str | None:
         """The key, or the prefix, as the dataset knows it."""
-        path = dataset.driver.path
-        if not event.key.startswith(path) and not path.startswith(event.key):
+        if not _near(dataset, event):
             return None  # known without opening the bucket
         bucket = self._reconciler(dataset).bucket
         return bucket.below(event.key) if event.kind is Kind.BELOW else bucket.relative(event.key)
 
     def _mirroring(self, event: Event) -> list[Dataset]:
         with self._lock:
-            if self._clock() - self._read_at > self._known_seconds:
+            age = self._clock() - self._read_at
+            if age > self._known_seconds or (
+                age > _KNOWN_SECONDS and not any(_near(one, event) for one in self._of(event))
+            ):
                 self._read()
             return self._of(event)
 
@@ -223,6 +229,12 @@ class Mirror:
                     self._agent.shut(known[1].bucket)
                 known = self._reconcilers[dataset.id] = dataset, self._agent.reconciler(dataset)
             return known[1]
+
+
+def _near(dataset: Dataset, event: Event) -> bool:
+    """Whether an event's key, or something below it, may be below the dataset's path."""
+    path = dataset.driver.path
+    return event.key.startswith(path) or path.startswith(event.key)
 
 
 def _in_time(left: Callable[[], float]) -> None:

@@ -269,16 +269,47 @@ def test_an_annotation_file_is_taken_when_its_event_comes(world: World, first: s
     assert world.agent.catalog.item(world.whole.id, "x/a.png").annotations == 1
 
 
-@pytest.mark.parametrize(("named", "kept"), [(False, 1.0), (True, 60.0)], ids=["all", "named"])
-def test_how_long_the_table_of_datasets_is_believed(world: World, named: bool, kept: float) -> None:
-    agent = world.agent
-    if named:
-        agent.settings = agent.settings.model_copy(update={"dataset_id": world.whole.id})
-    world.mirror = Mirror(agent, clock=lambda: world.now)
-    world.put("in/a")
+REMOTE = "dataloop+https://gate.dataloop.ai"
+
+
+@pytest.fixture
+def read(world: World) -> list[float]:
+    """When the table of datasets was read."""
     reads: list[float] = []
-    real = agent.catalog.datasets
-    agent.catalog.datasets = lambda: reads.append(world.now) or real()  # type: ignore[func-returns-value, method-assign]
+    real = world.agent.catalog.datasets
+    world.agent.catalog.datasets = lambda: reads.append(world.now) or real()  # type: ignore[func-returns-value, method-assign]
+    return reads
+
+
+def name_one(world: World, catalog: str) -> None:
+    """Have the settings name one dataset. The catalog that is open stays."""
+    given = {"dataset_id": world.whole.id, "catalog": catalog}
+    world.agent.settings = world.agent.settings.model_copy(update=given)
+    world.mirror = Mirror(world.agent, clock=lambda: world.now)
+
+
+@pytest.mark.parametrize(
+    ("catalog", "kept"),
+    [(None, 1.0), ("sqlite:///elsewhere.db", 1.0), (REMOTE, 60.0)],
+    ids=["all", "named, and nobody heeds it", "named"],
+)
+def test_how_long_the_table_of_datasets_is_believed(
+    world: World, read: list[float], catalog: str | None, kept: float
+) -> None:
+    if catalog:
+        name_one(world, catalog)
+    world.mirror = Mirror(world.agent, clock=lambda: world.now)
+    world.put("in/a")
     for world.now in (0.0, kept - 0.1, kept + 0.1):
         assert world.mirror.settle([world.event("in/a")]).errors == [None]
-    assert reads == [0.0, kept + 0.1]
+    assert read == [0.0, kept + 0.1]
+
+
+def test_what_the_one_dataset_does_not_seem_to_mirror_is_looked_up_each_second(
+    world: World, read: list[float]
+) -> None:
+    name_one(world, REMOTE)
+    elsewhere = Event(world.whole.driver.type, "another-bucket", "a", Kind.CREATED, "made")
+    for world.now in (0.0, 0.9, 1.1, 2.0, 2.2):
+        assert world.mirror.settle([elsewhere]).outside == 1
+    assert read == [0.0, 1.1, 2.2]
