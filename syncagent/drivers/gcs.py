@@ -212,7 +212,8 @@ class GcsDriver:
 
     def prepare(self) -> None:
         """See `Bucket.prepare`."""
-        self._session()
+        with self._translated("list", self._bucket):
+            self._session()
 
     def _client(self) -> Any:
         if self._made is None:

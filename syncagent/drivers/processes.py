@@ -298,8 +298,12 @@ def main() -> None:
     os.dup2(2, 1)  # nothing that a library prints may pass for our word
     spec, integration = pickle.load(given)  # noqa: S301  # from the process that started us
     gc.set_threshold(50_000, 50, 50)
-    with open_bucket(spec, integration) as bucket:
+    try:
+        bucket = open_bucket(spec, integration)
         bucket.prepare()
+    except SyncAgentError:
+        return  # who asked lists by itself, and is told the same
+    with bucket:
         gc.freeze()
         mine = _divide([[int(number) for number in group.split(",")] for group in sys.argv[1:]])
         serving = _Serving(bucket)

@@ -250,7 +250,8 @@ class S3Driver:
 
     def prepare(self) -> None:
         """See `Bucket.prepare`."""
-        self._client()
+        with self._translated("list", self._bucket):
+            self._client()
 
     def _client(self) -> Any:
         """The boto3 client, made at the first request: the region may have to be asked for."""
