@@ -53,7 +53,7 @@ HOMES = {
     "sqlite3": r"catalog/sql/\w+\.py|drivers/bucket\.py",
     "cryptography": r"catalog/vault\.py",
     "av": r"ingest/probe/containers\.py|ingest/thumbnails\.py",
-    "pyarrow": r"ingest/tables\.py|ingest/formats/table\.py|drivers/s3_inventory\.py",
+    "pyarrow": r"ingest/tables\.py|ingest/formats/table\.py|drivers/inventory_rows\.py",
     "click": r"cli/.*",
     "rich": r"cli/.*",
 }

@@ -29,7 +29,7 @@ _dataset_option = option("--dataset", metavar="NAME", help="The dataset's name. 
 @option(
     "--inventory",
     metavar="URL",
-    help="Instead of listing: an S3 Inventory report, by its manifest.json or the folder of reports.",
+    help="Instead of listing: an inventory report of the store's, by its manifest.json or the folder of reports.",
 )
 @option("--quiet", is_flag=True, help="Only the summary.")
 @json_option

@@ -6,58 +6,26 @@ look at; what it says of them is believed of those only about which the catalog 
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import tempfile
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote
 
 from syncagent.drivers import open_bucket
 from syncagent.drivers.bucket import Bucket, Page
-from syncagent.drivers.spool import Record, Spool
-from syncagent.errors import ConfigError, InvalidInput, NotFound, SyncAgentError, Unsupported
+from syncagent.drivers.inventory_files import Report
+from syncagent.drivers.spool import Spool
+from syncagent.errors import InvalidInput, NotFound, Unsupported
 from syncagent.model import Integration, ObjectInfo
 
 # driver type -> module
-_FORMATS = {"s3": "syncagent.drivers.s3_inventory"}
-_PIECE = 1 << 20
+_FORMATS = {
+    "s3": "syncagent.drivers.s3_inventory",
+    "gcs": "syncagent.drivers.gcs_inventory",
+    "azureblob": "syncagent.drivers.azure_inventory",
+}
 _MANIFEST = "manifest.json"
-
-
-class Report(Protocol):
-    """One complete report."""
-
-    bucket: str
-    """Whose objects it tells, as `DriverSpec.bucket` names it."""
-    taken_at: str
-    """When it was begun: UTC, ISO 8601 to the second, ending in ``Z``."""
-    records: int | None
-    """How many objects it says that it holds, where it says so."""
-
-    def rows(self, folder: Path) -> Iterator[list[Record]]:
-        """Batches of the bucket's current objects by full key, in any order, perhaps some twice.
-
-        The fingerprint is the driver's own; it is empty where the row lacks what that needs.
-
-        :param folder: for one file at a time.
-        :raises InvalidInput: a file is not what the manifest says, or lacks columns that are needed.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file of a report, as its manifest names it."""
-
-    key: str
-    """Relative to the bucket that the report was opened in."""
-    md5: str
-    """Hexadecimal digits, lower case."""
-    size: int | None
-    """Bytes; None where the manifest does not say."""
 
 
 class Inventory(Bucket):
@@ -115,29 +83,29 @@ def open_inventory(url: str, bucket: Bucket, integration: Integration | None = N
             resource=bucket.url,
             hint="sync without --inventory",
         )
-    stored, manifest = _locate(url, integration)
+    module = importlib.import_module(_FORMATS[kind])
+    stored, manifest = _locate(url, integration, in_folders=module.IN_FOLDERS)
     try:
-        report: Report = importlib.import_module(_FORMATS[kind]).open_report(stored, manifest)
-        if report.bucket != bucket.spec.bucket:
-            raise ConfigError(
-                f"the inventory is of {report.bucket!r}, the dataset of {bucket.spec.bucket!r}",
-                resource=url,
-                hint="give the report of the dataset's own bucket",
-            )
+        report: Report = module.open_report(stored, manifest, bucket)
     except BaseException:
         stored.close()
         raise
     return Inventory(bucket, stored, report)
 
 
-def _locate(url: str, integration: Integration | None) -> tuple[Bucket, str | None]:
-    """The configuration's folder, and the manifest's key in it; None where the newest is asked for."""
+def _locate(url: str, integration: Integration | None, *, in_folders: bool) -> tuple[Bucket, str | None]:
+    """A folder, and the manifest's key in it; None where the newest is asked for.
+
+    :param in_folders: manifests have folders of their own, and the one above is wanted.
+    """
     location, mark, query = (
         url.partition("?") if "://" in url else (str(Path(url).expanduser().absolute()), "", "")
     )
     location = location.removesuffix("/")
     if not location.endswith(".json"):
         bucket = open_bucket(location + mark + query, integration)
+        if not in_folders:
+            return bucket, None
         try:
             bucket.stat(_MANIFEST)
         except NotFound:
@@ -147,34 +115,8 @@ def _locate(url: str, integration: Integration | None) -> tuple[Bucket, str | No
             raise
         bucket.close()
         location += f"/{_MANIFEST}"
-    folder, _, name = location.rpartition("/")
+    folder, _, key = location.rpartition("/")
     above, _, dated = folder.rpartition("/")
-    if not above or above.endswith(("//", ":/")):  # the manifest is at the top of a bucket
-        return open_bucket(folder + mark + query, integration), unquote(
-            name
-        ) if mark or "://" in url else name
-    key = f"{dated}/{name}"
-    return open_bucket(above + mark + query, integration), unquote(key) if "://" in url else key
-
-
-def fetch(bucket: Bucket, file: File, path: Path) -> None:
-    """Copy a file of a report to disk, and check that it is the one that the manifest names.
-
-    :raises InvalidInput: it is not. :raises NotFound: it is not there.
-    """
-    digest, size = hashlib.md5(usedforsecurity=False), 0
-    with bucket.open(file.key) as stream, path.open("wb") as copy:
-        while piece := stream.read(_PIECE):
-            digest.update(piece)
-            size += copy.write(piece)
-    if digest.hexdigest() != file.md5 or (file.size is not None and size != file.size):
-        raise damaged(file.key, "its checksum is not the manifest's")
-
-
-def damaged(name: str, why: str) -> SyncAgentError:
-    """The error for a file of a report that cannot be used."""
-    return InvalidInput(
-        f"{name} of the inventory cannot be used: {why}",
-        resource=name,
-        hint="copy the report again, or use another day's",
-    )
+    if in_folders and above and not above.endswith(("//", ":/")):  # else it is at the top of a bucket
+        folder, key = above, f"{dated}/{key}"
+    return open_bucket((folder or "/") + mark + query, integration), unquote(key) if "://" in url else key

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import marshal
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
 _RUN = 200_000  # records sorted in memory at once: some 80 MB
 _CHUNK = 1_000  # records of a run that are read at once
+_FAN = 64  # runs that are open at once: as many chunks in memory, and few files for any system's limit
 _PAGE = 1_000
 
 Record = tuple[str, str, int, str]
@@ -21,16 +23,18 @@ _key = itemgetter(0)
 class Spool:
     """Records in any order in, in key order out, each key once.
 
-    Memory: one run while it fills, then a chunk of each run. Disk: all records.
+    Memory: one run while it fills, then a chunk of each run that is merged, of which there are never more than
+    `fan`; many runs are first merged to fewer. Disk: all records, and some of them twice while runs are merged.
 
-    :param folder: exists, and is removed by the caller.
+    :param folder: exists, and is removed by the caller. :param run: records that are sorted in memory.
     """
 
-    def __init__(self, folder: Path, *, run: int = _RUN) -> None:
+    def __init__(self, folder: Path, *, run: int = _RUN, fan: int = _FAN) -> None:
         self._folder = folder
-        self._size = run
+        self._size, self._fan = run, fan
         self._held: list[Record] = []
-        self._runs: list[Path] = []
+        self._runs: deque[Path] = deque()
+        self._made = 0
 
     def add(self, records: Iterable[Record]) -> None:
         """Take some records."""
@@ -45,18 +49,29 @@ class Spool:
             yield from _once([self._held] if self._held else [])
             return
         self._write()
+        while len(self._runs) > self._fan:
+            # The oldest first, so that what was merged is merged again last. No more than needed for one merge.
+            few = min(self._fan, len(self._runs) - self._fan + 1)
+            merged = [self._runs.popleft() for _ in range(few)]
+            self._store(_merged(merged))
+            for path in merged:
+                path.unlink()
         yield from _once(_merged(self._runs))
 
     def _write(self) -> None:
         if not self._held:
             return
         self._held.sort(key=_key)  # Python compares strings by code point, which is the order of their bytes
-        path = self._folder / f"run-{len(self._runs)}"
+        held, self._held = self._held, []
+        self._store(held[start : start + _CHUNK] for start in range(0, len(held), _CHUNK))
+
+    def _store(self, chunks: Iterable[list[Record]]) -> None:
+        path = self._folder / f"run-{self._made}"
+        self._made += 1
         with path.open("wb") as file:
-            for start in range(0, len(self._held), _CHUNK):
-                marshal.dump(self._held[start : start + _CHUNK], file)
+            for chunk in chunks:
+                marshal.dump(chunk, file)
         self._runs.append(path)
-        self._held = []
 
 
 def _chunks(file: BinaryIO) -> Iterator[list[Record]]:
@@ -67,24 +82,25 @@ def _chunks(file: BinaryIO) -> Iterator[list[Record]]:
             return
 
 
-def _merged(runs: list[Path]) -> Iterator[list[Record]]:
+def _merged(runs: Collection[Path]) -> Iterator[list[Record]]:
     """Up to the least last key of all chunks, everything is there; sorting that, C merges the sorted parts."""
     files = [path.open("rb") for path in runs]
     try:
         sources = [_chunks(file) for file in files]
-        heads = {number: next(source) for number, source in enumerate(sources)}
+        # Of each run a chunk, and how much of it is handed out: cutting lists instead would copy each record many times.
+        heads = {number: (next(source), 0) for number, source in enumerate(sources)}
         while heads:
-            until = min(chunk[-1][0] for chunk in heads.values())
+            until = min(chunk[-1][0] for chunk, _ in heads.values())
             page: list[Record] = []
-            for number, chunk in list(heads.items()):
-                cut = bisect_right(chunk, until, key=_key)
-                page += chunk[:cut]
+            for number, (chunk, start) in list(heads.items()):
+                cut = bisect_right(chunk, until, lo=start, key=_key)
+                page += chunk[start:cut]
                 if cut < len(chunk):
-                    heads[number] = chunk[cut:] if cut else chunk
+                    heads[number] = chunk, cut
                 elif (following := next(sources[number], None)) is None:
                     del heads[number]
                 else:
-                    heads[number] = following
+                    heads[number] = following, 0
             page.sort(key=_key)
             yield from (page[start : start + _PAGE] for start in range(0, len(page), _PAGE))
     finally:

@@ -241,7 +241,7 @@ def altered(files: dict[str, bytes], change: Callable[[bytes], bytes]) -> dict[s
 CSV_FILE = report("CSV", [row("a"), row("b")])
 BROKEN: dict[str, tuple[dict[str, bytes], type[SyncAgentError], str]] = {
     "checksum": ({**CSV_FILE, f"data/{DATED}-0.csv": b"other"}, InvalidInput, "checksum is not the manifest's"),
-    "missing": ({n: b for n, b in CSV_FILE.items() if "data/" not in n}, NotFound, "copy the folder data as well"),
+    "missing": ({n: b for n, b in CSV_FILE.items() if "data/" not in n}, NotFound, "copy it as well"),
     "truncated": (altered(CSV_FILE, lambda b: b[:-12]), InvalidInput, "not CSV as S3 writes it"),
     "no gzip": (altered(CSV_FILE, lambda _: b"plain"), InvalidInput, "not CSV as S3 writes it"),
     "width": (altered(CSV_FILE, lambda _: gzip.compress(b'"photos","k"\n')), InvalidInput, "not CSV"),
@@ -255,7 +255,7 @@ BROKEN: dict[str, tuple[dict[str, bytes], type[SyncAgentError], str]] = {
     "no dates": (report("Parquet", [row("a")], schema=["Bucket", "Key"]), InvalidInput, "lacks Size, LastModifiedDate, ETag"),
     "manifest": ({**CSV_FILE, f"{DATED}/manifest.json": b"{}"}, InvalidInput, "checksum is another one"),
     "no JSON": ({**CSV_FILE, **signed(b"{")}, InvalidInput, "not JSON"),
-    "a list": ({**CSV_FILE, **signed(b"[]")}, InvalidInput, "not as S3 writes it"),
+    "a list": ({**CSV_FILE, **signed(b"[]")}, InvalidInput, "not a manifest"),
     "no files": ({**CSV_FILE, **signed(b'{"sourceBucket": "photos"}')}, InvalidInput, "not as S3 writes it"),
     "other bucket": (report("CSV", [row("a")], bucket="films"), ConfigError, "'films', the dataset of 'photos'"),
     "format": ({**CSV_FILE, **signed(CSV_FILE[f"{DATED}/manifest.json"].replace(b'"CSV"', b'"XML"'))}, Unsupported, "configure CSV"),
@@ -316,9 +316,9 @@ def test_stores_without_known_reports_are_told(tmp_path: Path) -> None:
 # -- the sort --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("run", [1, 7, 5000, 100_000])
-def test_a_spool_gives_each_key_once_and_in_order(tmp_path: Path, run: int) -> None:
-    spool = Spool(tmp_path, run=run)
+@pytest.mark.parametrize(("run", "fan"), [(1, 64), (1, 2), (7, 3), (1, 19), (5000, 2), (100_000, 2)])
+def test_a_spool_gives_each_key_once_and_in_order(tmp_path: Path, run: int, fan: int) -> None:
+    spool = Spool(tmp_path, run=run, fan=fan)
     keys = [f"{n * 7919 % 10_007:05}" for n in range(min(9000, run * 200))] + ["\ufffd", "\U0001f600", "é"]
     for start in range(0, len(keys), 500):
         spool.add((key, "x", 1, str(start)) for key in keys[start : start + 500])
