@@ -32,6 +32,7 @@ from syncagent.model import Scope
 
 IN_FOLDERS = False
 _CHECKSUM = re.compile(r"(?:[\d/-]+/)?(?:([^/]+)/)?([^/]+)-manifest\.checksum")
+_FORMATS = ("CSV", "Parquet")
 _VERSION = "1.0"
 _NO = frozenset({"", "false"})
 _LAYOUT = Layout(
@@ -93,7 +94,9 @@ def open_report(stored: Bucket, manifest: str | None, of: Bucket) -> Report:
         raise foreign(account, own)
     if not within:
         raise foreign(str(told.get("ruleName", "another container")), of.spec.bucket)
-    return Report(f"{began}Z", _layout(filters, container), stored, files, format_of(form, stored), csv=Csv())
+    return Report(
+        f"{began}Z", _layout(filters, container), stored, files, format_of(form, _FORMATS, stored), csv=Csv()
+    )
 
 
 def _manifest(stored: Bucket, manifest: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ IN_FOLDERS = False
 _MANIFEST = re.compile(
     r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})_(\d{4}-\d\d-\d\dT[\d:.-]+Z?)_manifest\.json"
 )
+_FORMATS = ("CSV", "Parquet")
 _LAYOUT = Layout(
     "Google",
     key="name",
@@ -61,7 +62,7 @@ def open_report(stored: Bucket, manifest: str | None, of: Bucket) -> Report:
         raise damaged(manifest, "it is not as Google writes it") from error
     if bucket not in {None, of.spec.bucket}:
         raise foreign(str(bucket), of.spec.bucket)
-    forms = {format_of(name.rpartition(".")[2], stored) for name in names} or {"CSV"}
+    forms = {format_of(name.rpartition(".")[2], _FORMATS, stored) for name in names} or {"CSV"}
     if len(forms) > 1:
         raise damaged(manifest, "its shards are of several formats")
     return Report(

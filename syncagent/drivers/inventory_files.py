@@ -6,7 +6,7 @@ import hashlib
 import json
 import zlib
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from csv import Error as CsvError
 from dataclasses import dataclass, field
@@ -18,7 +18,6 @@ from syncagent.drivers.inventory_rows import Csv, Layout, Read, read_csv, read_o
 from syncagent.drivers.spool import Record
 from syncagent.errors import ConfigError, InvalidInput, NotFound, SyncAgentError, Unsupported
 
-_FORMATS = {"csv": "CSV", "parquet": "Parquet", "orc": "ORC"}
 _MANIFEST_BYTES = 64 << 20  # some 300,000 files
 _PIECE = 1 << 20
 
@@ -197,19 +196,20 @@ def foreign(told: str, of: str) -> SyncAgentError:
     )
 
 
-def format_of(told: str, stored: Bucket) -> str:
+def format_of(told: str, known: Sequence[str], stored: Bucket) -> str:
     """A format by the name that a manifest, or the end of a file's name, gives it.
 
-    :raises Unsupported: it cannot be read.
+    :param known: those that the store offers.
+    :raises Unsupported: it is none of them.
     """
-    known = _FORMATS.get(told.lower())
-    if known is None:
-        raise Unsupported(
-            f"an inventory in {told!r} cannot be read",
-            resource=stored.url,
-            hint=f"configure {' or '.join(_FORMATS.values())}",
-        )
-    return known
+    for name in known:
+        if name.lower() == told.lower():
+            return name
+    raise Unsupported(
+        f"an inventory in {told!r} cannot be read",
+        resource=stored.url,
+        hint=f"configure {' or '.join(known)}",
+    )
 
 
 def check_version(told: object, known: str, stored: Bucket) -> None:

@@ -107,7 +107,9 @@ def read_csv(layout: Layout, how: Csv, path: Path) -> Iterator[Read]:
     """
     csv.field_size_limit(max(csv.field_size_limit(), _CELL))
     opened: Any = gzip.open if how.packed else open
-    with opened(path, "rt", encoding="utf-8", errors="strict", newline="") as text:
+    # A header may come after a byte order mark; where there is none, the first cell may be a key that begins with one.
+    encoding = "utf-8-sig" if how.header is None else "utf-8"
+    with opened(path, "rt", encoding=encoding, errors="strict", newline="") as text:
         rows = csv.reader(text, strict=True, delimiter=how.delimiter)
         first = next(rows, None)
         names = how.header or first

@@ -31,6 +31,7 @@ IN_FOLDERS = True
 """A report's manifest is in a folder of its own, beside the folder of the data."""
 _DATED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\dZ)/manifest\.checksum")
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_FORMATS = ("CSV", "Parquet", "ORC")
 _VERSION = "2016-11-30"
 
 
@@ -80,7 +81,7 @@ def open_report(stored: Bucket, manifest: str | None, of: Bucket) -> Report:
         _LAYOUT,
         stored,
         files,
-        format_of(form, stored),
+        format_of(form, _FORMATS, stored),
         csv=Csv(tuple(name.strip() for name in schema.split(",")), packed=True),
     )
 

@@ -258,6 +258,7 @@ BROKEN: dict[str, tuple[dict[str, bytes], type[SyncAgentError], str]] = {
     "a list": ({**CSV_FILE, **signed(b"[]")}, InvalidInput, "not a manifest"),
     "no files": ({**CSV_FILE, **signed(b'{"sourceBucket": "photos"}')}, InvalidInput, "not as S3 writes it"),
     "other bucket": (report("CSV", [row("a")], bucket="films"), ConfigError, "'films', the dataset of 'photos'"),
+    "version": ({**CSV_FILE, **signed(CSV_FILE[f"{DATED}/manifest.json"].replace(b"2016-11-30", b"2030-01-01"))}, Unsupported, "version '2030-01-01' is not known"),
     "format": ({**CSV_FILE, **signed(CSV_FILE[f"{DATED}/manifest.json"].replace(b'"CSV"', b'"XML"'))}, Unsupported, "configure CSV"),
     "nothing": ({"data/x": b""}, NotFound, "no complete S3 Inventory report"),
     "empty": (report("CSV", [], schema=SCHEMA), InvalidInput, "holds no object"),

@@ -50,6 +50,11 @@ def test_every_key_and_its_fingerprint_as_a_listing_tells_them(tmp_path: Path, f
     assert told(inventory) == dict.fromkeys(names, KNOWN)
 
 
+def test_a_csv_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    files = changed({**CSV, FILE: b"\xef\xbb\xbf" + CSV[FILE]}, lambda m: m["files"][0].update(size=SIZE + 3))
+    assert told(opened(written(tmp_path, files))) == {"b": KNOWN, "c": KNOWN}
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_other_containers_are_not_the_datasets(tmp_path: Path, form: str) -> None:
     rows = [azure_row("a"), azure_row("b", container="photos2"), azure_row("photos/c", container="films")]

@@ -74,6 +74,12 @@ def test_a_row_without_a_generation_agrees_with_nothing(tmp_path: Path, form: st
     assert told(opened(written(tmp_path, gcs_report(form, rows)))) == {"a": "", "b": KNOWN}
 
 
+def test_a_key_that_stands_there_twice_is_the_one_updated_last(tmp_path: Path) -> None:
+    newer = gcs_row("k", generation=7, updated=MODIFIED.replace(second=9))
+    rows = [newer, gcs_row("a")], [gcs_row("k", generation=6)]
+    assert told(opened(written(tmp_path, gcs_report("csv", *rows)))) == {"a": KNOWN, "k": "7.2"}
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "|", "\t"])
 @pytest.mark.parametrize("header", [True, False])
 def test_a_csv_as_its_configuration_says(tmp_path: Path, header: bool, delimiter: str) -> None:
