@@ -51,7 +51,8 @@ class Cloud:
 
     anyio: httpcore's, for asyncio. charset-normalizer: requests guesses with it how a text is encoded that does not say so; it takes
     2.5 MB of memory, and requests runs without it, though it warns. proto-plus: for gRPC. pyasn1, pyasn1-modules: google-auth signs
-    with them where there is rsa and no cryptography. pycparser: cffi reads C with it, and what cryptography takes of cffi is compiled.
+    with them where there is rsa and no cryptography. msal-extensions: azure-identity keeps tokens in files with it, where it is told to.
+    pycparser: cffi reads C with it, and what cryptography takes of cffi is compiled.
     """
     unused: tuple[str, ...] = ()
     """Regular expressions of files in packages that no handler opens, and that are large."""
@@ -151,9 +152,9 @@ AZURE = Cloud(
     template="main.bicep",
     modules=("handlers.azure", "drivers.azure", "drivers.azure_secrets"),
     below=".python_packages/lib/site-packages/",
-    without=("anyio", "charset-normalizer", "pycparser"),
-    # The SDKs a second time, for asyncio; and pages that show an error in a browser.
-    unused=(r"azure/(.+/)?aio/", r"werkzeug/debug/"),
+    without=("anyio", "charset-normalizer", "msal-extensions", "pycparser"),
+    # The SDKs a second time, for asyncio; and what werkzeug has for servers.
+    unused=(r"azure/(.+/)?aio/", r"werkzeug/(debug|middleware)/"),
     defaults={r"(\nparam python string = ').*(')": "{python}"},
 )
 CLOUDS = {one.name: one for one in (AWS, GCP, AZURE)}

@@ -16,9 +16,10 @@ from syncagent.errors import ConfigError, Transient
 from syncagent.packaging.targets import Cloud, Target
 
 _LAST = 400  # characters of pip's last words
-# What a function never opens: tests, stubs, headers, compilers' leftovers, sources of what is compiled.
+# What a function never opens: tests, stubs, headers, compilers' leftovers, sources of what is compiled; urllib3 in a browser, and
+# over another TLS than Python's; msal's command.
 _UNUSED = re.compile(
-    r"(^|/)(tests?|testing|__pycache__)/|^pydantic/(v1/|mypy\.py)|^cffi/|\.(pyi|pyx|pxd|pyc|c|h|cpp|hpp|a)$|(^|/)py\.typed$"
+    r"(^|/)(tests?|testing|__pycache__)/|^pydantic/(v1/|mypy\.py)|^cffi/|^urllib3/contrib/(emscripten/|pyopenssl\.py)|^msal/__main__\.py|\.(pyi|pyx|pxd|pyc|c|h|cpp|hpp|a)$|(^|/)py\.typed$"
     r"|\.dist-info/(RECORD|INSTALLER|REQUESTED|WHEEL|direct_url\.json|top_level\.txt|entry_points\.txt|zip-safe|sboms/.*)$"
 )
 
