@@ -190,6 +190,11 @@ def _records(layout: Layout, columns: Mapping[str, Any]) -> list[Record]:
     def text(name: str) -> Any:
         return pc.fill_null(columns[name].cast(pa.string()), "")
 
+    def untagged(column: Any) -> Any:
+        if pa.types.is_integer(column.type):
+            return column.cast(pa.string())
+        return pc.utf8_trim(column.cast(pa.string()), '"')
+
     keep = None
     for rule in layout.rules:
         if rule.column not in columns:
@@ -209,19 +214,15 @@ def _records(layout: Layout, columns: Mapping[str, Any]) -> list[Record]:
     # Whole seconds, as a listing has them.
     at = _seconds(columns[layout.modified])
     size = columns[layout.size].cast(pa.int64())
-    parts = [
-        at if name == layout.modified else pc.utf8_trim(columns[name].cast(pa.string()), '"')
-        for name in layout.fingerprint
-    ]
+    parts = [at if name == layout.modified else untagged(columns[name]) for name in layout.fingerprint]
     known = pc.fill_null(pc.binary_join_element_wise(*parts, layout.joined), "")
     if layout.ending:
         known = pc.if_else(pc.equal(known, ""), known, pc.binary_join_element_wise(known, layout.ending, ""))
     modified = pc.fill_null(pc.binary_join_element_wise(at, "Z", ""), "")
     told = keys, known, pc.fill_null(size, 0), modified
-    records = list(zip(*(column.to_pylist() for column in told), strict=True))
-    if keys.null_count or "" in {record[0] for record in records}:
+    if keys.null_count or pc.any(pc.equal(keys, "")).as_py():
         raise ValueError("a row without a key")
-    return records
+    return list(zip(*(column.to_pylist() for column in told), strict=True))
 
 
 def _seconds(column: Any) -> Any:
