@@ -406,3 +406,19 @@ def test_statements_are_counted(tmp_path: Path) -> None:
         db.sql("SELECT 1")
         db.change("release_all", {"dataset": 1})
         assert db.statements == before + 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process its peak")
+def test_giving_space_back_takes_no_memory_for_all_of_it(path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from syncagent.catalog.sql.sqlite import SqliteCatalog\n"
+        "peak = lambda: int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])\n"
+        "with SqliteCatalog(Path(sys.argv[1])) as catalog:\n"
+        "    catalog.db.sql('PRAGMA cache_size=-1000')\n"
+        "    catalog.db.sql('CREATE TABLE large AS WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 50)'\n"
+        "        ' SELECT randomblob(1000000) AS bytes FROM n')\n"
+        "    before = peak(); catalog.reclaim(); print(peak() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
+    assert path.stat().st_size > 50_000_000
+    assert int(done.stdout) < 20_000, "kB"

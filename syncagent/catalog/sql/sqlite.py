@@ -78,7 +78,12 @@ class SqliteCatalog(SqlCatalog):
 
     def reclaim(self) -> None:
         """See `SqlCatalog.reclaim`."""
-        self.db.sql("VACUUM")
+        # It copies everything into a temporary file, which must not be in memory, as a query's are.
+        self.db.sql("PRAGMA temp_store=FILE")
+        try:
+            self.db.sql("VACUUM")
+        finally:
+            self.db.sql("PRAGMA temp_store=MEMORY")
         self.db.sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
