@@ -9,6 +9,9 @@ warnings.simplefilter("ignore")
 
 import dtlpy as dl  # noqa: E402
 
+# What runs in the background here ends in a moment, and the client would sleep for two seconds before it looks.
+dl.repositories.commands.MAX_SLEEP_TIME = 0.05
+
 assert dl.login_m2m(email=os.environ["EMAIL"], password=os.environ["PASSWORD"])
 assert not dl.token_expired()
 
