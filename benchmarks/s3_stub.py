@@ -57,6 +57,8 @@ class Pages:
         """The HTTP response to a ListObjects(V2) request."""
         self.requests += 1
         v2, encoded = query.get("list-type") == "2", query.get("encoding-type") == "url"
+        if query.get("delimiter") or query.get("prefix"):
+            return self._folder(query, encoded, v2)
         if "continuation-token" in query:
             start = int(query["continuation-token"])
         else:
@@ -67,6 +69,43 @@ class Pages:
         if wanted not in self._rendered:
             self._rendered[wanted] = self._render(*wanted)
         return self._rendered[wanted]
+
+    def _folder(self, query: dict[str, str], encoded: bool, v2: bool) -> bytes:
+        """A page of what is below a prefix; with a delimiter, what is below that once more is one entry."""
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+        after = query.get("start-after") or query.get("marker") or ""
+        at = bisect.bisect_left(self.keys, prefix)
+        if "continuation-token" in query:
+            at = int(query["continuation-token"])
+        elif after:
+            at = max(at, bisect.bisect_right(self.keys, after))
+        entries, folders, last = [], [], ""
+        while at < len(self.keys) and self.keys[at].startswith(prefix) and len(entries) + len(folders) < PAGE:
+            last = self.keys[at]
+            head, found, _ = last[len(prefix) :].partition(delimiter) if delimiter else (last, "", "")
+            if not found:
+                entries.append(entry(at, last, encoded=encoded))
+                at += 1
+                continue
+            last = prefix + head + delimiter
+            at = bisect.bisect_left(self.keys, last + "\U0010ffff", at)
+            if last > after:  # the marker names a folder that was told
+                name = quote(last, safe="/-_.~") if encoded else escape(last)
+                folders.append(f"<CommonPrefixes><Prefix>{name}</Prefix></CommonPrefixes>")
+        more = at < len(self.keys) and self.keys[at].startswith(prefix)
+        parts = [
+            _HEAD,
+            "<Name>bucket</Name>",
+            f"<Prefix>{quote(prefix) if encoded else escape(prefix)}</Prefix>",
+        ]
+        parts += ["<EncodingType>url</EncodingType>"] * encoded
+        parts += [f"<KeyCount>{len(entries) + len(folders)}</KeyCount>"] * v2
+        parts.append(f"<MaxKeys>{PAGE}</MaxKeys><IsTruncated>{str(more).lower()}</IsTruncated>")
+        if more and v2:
+            parts.append(f"<NextContinuationToken>{at}</NextContinuationToken>")
+        elif more:
+            parts.append(f"<NextMarker>{quote(last) if encoded else escape(last)}</NextMarker>")
+        return _answer("".join([*parts, *entries, *folders, "</ListBucketResult>"]).encode())
 
     def head(self, key: str) -> bytes:
         """The HTTP response to a HeadObject request, or to HeadBucket for no key."""
@@ -101,8 +140,11 @@ class Pages:
             entries = b"".join(self._entries[start : start + PAGE])
         else:
             entries = "".join([entry(start + n, key, encoded=encoded) for n, key in enumerate(keys)]).encode()
-        body = "".join(parts).encode() + entries + b"</ListBucketResult>"
-        return b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (_HEADERS, len(body), body)
+        return _answer("".join(parts).encode() + entries + b"</ListBucketResult>")
+
+
+def _answer(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (_HEADERS, len(body), body)
 
 
 _HEADERS = b"Content-Type: application/xml\r\nx-amz-request-id: 0\r\nx-amz-bucket-region: us-east-1\r\n"
