@@ -18,6 +18,9 @@ A message is one line: what, which resource, what to do. It never holds a secret
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 EXIT_OK = 0
 EXIT_DIFFERS = 1
 EXIT_USAGE = 2
@@ -118,6 +121,23 @@ class Refused(SyncAgentError):
     """A safety rule said no; nothing was removed."""
 
     exit_code = 8
+
+
+def packed(error: SyncAgentError) -> dict[str, Any]:
+    """What another process can make the same error of. Its cause is left behind: SDKs' errors hold whole requests."""
+    return {
+        "kind": next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__),
+        "message": error.message,
+        "resource": error.resource,
+        "hint": error.hint,
+        **{name: getattr(error, name) for name in ("retry_after", "permission") if hasattr(error, name)},
+    }
+
+
+def unpacked(told: Mapping[str, Any]) -> SyncAgentError:
+    """The error that was `packed`."""
+    rest = {name: value for name, value in told.items() if name not in ("kind", "message")}
+    return named(told["kind"])(told["message"], **rest)
 
 
 def named(name: str) -> type[SyncAgentError]:

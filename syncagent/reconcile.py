@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 
@@ -42,7 +42,14 @@ _LOOKS = 5
 _DENSE = 16  # keys of a page that make it cheaper than as many looks: stores ask 12 times as much for it
 _SPARSE = 20
 _MIN_CAP, _CAP_SHARE = 1000, 0.10
+_COUNTED = ("listed", "added", "changed", "same", "failed")
 _stamp = itemgetter(0, 1)
+
+Elsewhere = Callable[[Run, Callable[[Ranges, Report], None]], None]
+"""Has others list, compare and write: what a run has left, each a part of it by `Reconciler.sweep_part`.
+
+It calls back about once a second, and before it returns or raises, with what is left by now and what was counted since it was called.
+"""
 
 
 @dataclass(slots=True)
@@ -464,6 +471,7 @@ class Reconciler:
         max_deletes: int | None = None,
         resume: bool = True,
         inventory: Bucket | None = None,
+        elsewhere: Elsewhere | None = None,
         on_outcome: Callable[[Outcome], None] | None = None,
         on_progress: Callable[[Report], None] | None = None,
     ) -> Report:
@@ -474,7 +482,8 @@ class Reconciler:
         :param resume: go on where an interrupted sweep stopped, if that was within a day.
         :param inventory: look at the keys of which this report of the bucket says something else than the catalog,
             instead of listing the bucket; see `drivers.inventory`. Begins anew each time: what was settled is not looked at again.
-        :param on_outcome: called for every key that is not the same; from this thread.
+        :param elsewhere: others that list and compare, instead of this process. It looks at what is missing, and removes.
+        :param on_outcome: called for every key that is not the same; from this thread. What others find is only counted.
         :param on_progress: called with the report so far, about once a second.
         :raises Conflict: another sweep holds the dataset.
         :raises SyncAgentError: the listing broke; nothing was removed. The next sweep goes on from there, unless
@@ -487,7 +496,9 @@ class Reconciler:
         state, error = "interrupted", None
         try:
             with self._counted(report), _beating(self.catalog, run.number):
-                if inventory is None:
+                if elsewhere is not None:
+                    sweep.follow_elsewhere(elsewhere)
+                elif inventory is None:
                     sweep.follow_listing()
                 else:
                     sweep.follow_inventory(inventory)
@@ -512,6 +523,30 @@ class Reconciler:
             with contextlib.suppress(SyncAgentError):
                 self.catalog.finish_run(run.number, state, report, error)
         return report
+
+    def sweep_part(
+        self,
+        run: Run,
+        part: tuple[str | None, str | None],
+        report: Report,
+        record: Callable[[Sequence[str], Ranges], bool],
+        *,
+        hints: Sequence[str] = (),
+    ) -> None:
+        """List a part of the keys for a sweep that another process runs: compare, and write what is new or changed.
+
+        A part may be done twice, by two processes at once if need be: the second one finds everything to be the same.
+
+        :param part: an exclusive and an inclusive bound; None for the beginning, and for the end.
+        :param report: what was done is counted in here, also when this raises.
+        :param record: called about once a second, when everything else is written, with keys that are missing and with what is
+            left of the part. False ends it. It is called at the end as well, also when this raises.
+        :param hints: keys of the part that divide it evenly, as a former sweep saw it.
+        :raises SyncAgentError: the listing broke.
+        """
+        share = _Share(self, run, report, record)
+        with self._counted(report):
+            share.follow_ranges([part], hints)
 
     def _refusal(self, report: Report, missing: int, max_deletes: int | None) -> str | None:
         if not missing or (max_deletes is not None and missing <= max_deletes):
@@ -540,14 +575,18 @@ class _Sweep:
         self._of = reconciler
         self._catalog, self._dataset = reconciler.catalog, reconciler.dataset.id
         self._run, self._report = run, report
+        self._ended = False
         self._tell, self._on_progress = on_outcome, on_progress
 
     def follow_listing(self) -> None:
         """New keys straight from the listing, changed ones settled, missing ones noted for later."""
-        if self._run.ranges is not None or (self._of.listers > 1 and self._of.bucket.parallel):
-            self._follow_ranges()
+        cursor, ranges = self._run.cursor, self._run.ranges
+        if ranges is not None or (self._of.listers > 1 and self._of.bucket.parallel):
+            if ranges is None and cursor is not None:
+                ranges = [(cursor, None)]
+            hints = self._catalog.quantiles(self._dataset, _HINT) if ranges is None else []
+            self.follow_ranges(ranges, hints)
             return
-        cursor = self._run.cursor
         new: list[ObjectInfo] = []
         missing: list[str] = []
         advanced = time.monotonic()
@@ -569,13 +608,12 @@ class _Sweep:
                 # What was worked off counts, also when the listing broke or somebody pressed Ctrl-C.
                 self._advance(cursor, new, missing)
 
-    def _follow_ranges(self) -> None:
-        """The same by several workers, each with a range of the keys. This thread compares and writes."""
+    def follow_ranges(self, ranges: Ranges | None, hints: Sequence[str]) -> None:
+        """The same by several workers, each with a range of the keys. This thread compares and writes.
+
+        :param ranges: None for all; :param hints: see `Partition`.
+        """
         bucket, listers = self._of.bucket, self._of.listers if self._of.bucket.parallel else 1
-        ranges = self._run.ranges
-        if ranges is None and self._run.cursor is not None:
-            ranges = [(self._run.cursor, None)]
-        hints = self._catalog.quantiles(self._dataset, _HINT) if ranges is None else []
         crew = bucket.crew(Partition(listers, hints, ranges), listers, processes=self._of.processes)
         new: list[ObjectInfo] = []
         missing: list[str] = []
@@ -609,8 +647,26 @@ class _Sweep:
                     if due or len(new) >= _INSERT or len(missing) >= _INSERT:
                         advance()
                         advanced = time.monotonic()
+                        if self._ended:
+                            break
             finally:
                 advance()
+
+    def follow_elsewhere(self, elsewhere: Elsewhere) -> None:
+        """The same by other processes. This one keeps their progress."""
+        before, told = replace(self._report), Report()
+
+        def advance(left: Ranges, counts: Report) -> None:
+            nonlocal told
+            for name in _COUNTED:
+                setattr(self._report, name, getattr(before, name) + getattr(counts, name))
+            sent = {kind: n - told.requests.get(kind, 0) for kind, n in counts.requests.items()}
+            self._of.bucket.count(sent, counts.ignored - told.ignored)
+            told = replace(counts, requests=dict(counts.requests))
+            self._record(None, [], left)
+            self._on_progress(self._report)
+
+        elsewhere(self._run, advance)
 
     def follow_inventory(self, inventory: Bucket) -> None:
         """Look at every key of which the report says something else than the catalog; the report decides nothing.
@@ -677,9 +733,12 @@ class _Sweep:
             for found in added:
                 self._count(Outcome(found.key, Action.ADDED, found.size))
         self._settle_all(known)
-        retrying(self._catalog.advance)(self._run.number, cursor, missing, self._report, ranges)
+        self._record(cursor, missing, ranges)
         missing.clear()
         self._on_progress(self._report)
+
+    def _record(self, cursor: str | None, missing: Sequence[str], ranges: Ranges | None) -> None:
+        retrying(self._catalog.advance)(self._run.number, cursor, missing, self._report, ranges)
 
     def start_over(self) -> None:
         """A listing that was not sound (out of order, say) may have left out keys before the cursor."""
@@ -750,6 +809,24 @@ class _Sweep:
         _count(self._report, outcome)
         if outcome.action is not Action.SAME:
             self._tell(outcome)
+
+
+class _Share(_Sweep):
+    """A part of a sweep whose progress another process keeps."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        run: Run,
+        report: Report,
+        record: Callable[[Sequence[str], Ranges], bool],
+    ) -> None:
+        super().__init__(reconciler, run, report, _ignore, _ignore)
+        self._told = record
+
+    def _record(self, cursor: str | None, missing: Sequence[str], ranges: Ranges | None) -> None:
+        if not self._told(missing, ranges or []):
+            self._ended = True
 
 
 @dataclass(slots=True)

@@ -22,8 +22,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from syncagent import errors
-from syncagent.errors import SyncAgentError
+from syncagent.errors import SyncAgentError, packed, unpacked
 from syncagent.model import ObjectInfo
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ class Listers:
                     continue
                 done = True
                 if told.error is not None:
-                    raise _error(told.error)
+                    raise unpacked(told.error)
                 return
         finally:
             if not done and not line.lost:
@@ -354,7 +353,7 @@ class _Serving:
                 try:
                     self._list(line, listing, word[1], word[2])
                 except SyncAgentError as failure:
-                    error = _plain(failure)
+                    error = packed(failure)
                 self._tell(line, listing, None, error)
 
     def _list(self, line: socket.socket, listing: int, after: str | None, until: str | None) -> None:
@@ -379,19 +378,3 @@ class _Serving:
             ignored = self._bucket.ignored - self._ignored
             self._ignored += ignored
         _send(line, (listing, objects, error, requests, ignored))
-
-
-def _plain(error: SyncAgentError) -> dict[str, Any]:
-    """What another process can make the same error of. Its cause is left behind: SDKs' errors hold whole requests."""
-    return {
-        "kind": next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__)),
-        "message": error.message,
-        "resource": error.resource,
-        "hint": error.hint,
-        **{name: getattr(error, name) for name in ("retry_after", "permission") if hasattr(error, name)},
-    }
-
-
-def _error(told: dict[str, Any]) -> SyncAgentError:
-    kind: type[SyncAgentError] = getattr(errors, told.pop("kind"))
-    return kind(told.pop("message"), **told)

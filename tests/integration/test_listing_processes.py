@@ -19,7 +19,7 @@ from syncagent.drivers import processes
 from syncagent.drivers.bucket import Bucket
 from syncagent.drivers.parallel import Piece
 from syncagent.drivers.partition import Partition
-from syncagent.errors import AccessDenied, NotFound, SyncAgentError
+from syncagent.errors import AccessDenied, NotFound, SyncAgentError, packed, unpacked
 from syncagent.model import Integration, ObjectInfo
 from tests.rigs.s3 import S3Rig
 
@@ -171,9 +171,9 @@ def test_a_failure_in_another_process_is_this_ones(s3_rig: S3Rig, bucket: Bucket
 def test_an_error_is_the_same_on_the_other_side() -> None:
     error = AccessDenied("not allowed", resource="box", hint="ask", permission="s3:ListBucket")
     error.__cause__ = RuntimeError("holds a request")
-    made = processes._error(processes._plain(error))
+    made = unpacked(packed(error))
     assert (type(made), vars(made), made.__cause__) == (AccessDenied, vars(error), None)
-    assert type(processes._error(processes._plain(Odd("odd")))) is SyncAgentError
+    assert type(unpacked(packed(Odd("odd")))) is SyncAgentError
 
 
 class Odd(SyncAgentError):

@@ -547,10 +547,17 @@ class SqlCatalog(ABC):
                 )
             self.db.change("lost", {"run": n})
 
-    def quantiles(self, dataset: str, every: int) -> list[str]:
-        """Every so-many-th key of the dataset's rows, in byte order: where a listing of it may be divided."""
-        given, found = {**self.source(dataset), "skip": every - 1}, [""]
+    def quantiles(
+        self, dataset: str, every: int, *, after: str | None = None, until: str | None = None
+    ) -> list[str]:
+        """Every so-many-th key of the dataset's rows, in byte order: where a listing of it may be divided.
+
+        :param after: exclusive lower bound; :param until: exclusive upper bound.
+        """
+        given, found = {**self.source(dataset), "skip": every - 1}, [after or ""]
         while rows := self.db.query("key_after", {**given, "after": found[-1]}):
+            if until is not None and rows[0][0] >= until:
+                break
             found.append(rows[0][0])
         return found[1:]
 
@@ -575,6 +582,17 @@ class SqlCatalog(ABC):
                 raise Conflict(f"run {run} was taken over by another process", resource=str(run))
             if missing:
                 self.db.change_many("note_missing", [(run, key) for key in missing])
+
+    def note_missing(self, run: int, keys: Sequence[str]) -> None:
+        """Note keys that a part of the listing lacks, for the process that runs the sweep.
+
+        :raises Conflict: the run is over, or another one has taken it over.
+        """
+        with self.db.transaction(alone=False):
+            if [one.state for one in self._runs("run", {"run": run})] != ["running"]:
+                raise Conflict(f"run {run} is over", resource=str(run), hint="start another sweep")
+            if keys:
+                self.db.change_many("note_missing", [(run, key) for key in keys])
 
     def is_run_of(self, dataset: str, run: int) -> bool:
         """Whether there is such a run, and it is this dataset's."""
