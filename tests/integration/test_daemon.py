@@ -998,8 +998,8 @@ def test_an_idle_queue_is_ready_before_a_whole_poll_has_passed(sqlite: str, tmp_
     with Agent(load(catalog=sqlite)) as agent:
         agent.resolve(str(tmp_path / "photos"), name="photos", create=True)
     follow = {"photos": {"queue": f"watch://{tmp_path}/photos", "sweep": "off"}}
-    with running(settings_of(sqlite, follow, poll=8)) as run:
-        until(lambda: run.get("/healthz", None).status_code == 200, 5)
+    with running(settings_of(sqlite, follow, poll=4)) as run:
+        until(lambda: run.get("/healthz", None).status_code == 200, 3)
 
 
 def test_settings_that_are_wrong_are_told_in_one_line(sqlite: str, tmp_path: Path) -> None:
