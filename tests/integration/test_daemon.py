@@ -423,7 +423,7 @@ def test_a_catalog_that_fails_loses_nothing(
 
             def meddle(request: Request) -> Answer | None:
                 if failing.is_set() and fault == "hang":
-                    time.sleep(0.6)
+                    time.sleep(0.3)
                 return answers.get(fault, DROP) if failing.is_set() else None
 
             catalog.meddle = meddle
