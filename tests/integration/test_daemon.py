@@ -428,7 +428,7 @@ def test_a_catalog_that_fails_loses_nothing(
 
             catalog.meddle = meddle
             failing.set()
-            patience(0.3 if fault == "hang" else 60.0)
+            patience(0.1 if fault == "hang" else 60.0)
             place.put("a", "b")
             place.client.delete_object(Bucket=name, Key="before")
             until(lambda: run.figure("syncagent_messages_total", queue=place.queue, result="again") > 0, 40)
