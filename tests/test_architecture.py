@@ -22,7 +22,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up. A module may import from its own layer's package and from any layer below.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"model"},
+    {"model", "digest"},
     {"retry", "config", "tracing"},
     {"drivers", "catalog"},
     {"reconcile"},

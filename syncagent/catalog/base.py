@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from syncagent.digest import Digest
 from syncagent.errors import Conflict
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Settle
 
@@ -155,6 +156,8 @@ class Catalog(Protocol):
     """How many objects, at least, one comparison of a listing with the rows should take."""
     atomic: bool
     """Whether `settle` compares and sets in one step. Where it does not, who settles must look again."""
+    sums: bool
+    """Whether `digest` costs less than the `stamps` of the same rows."""
 
     def get(self, dataset: str, key: str) -> Row | None:
         """The row of a key, also a tombstone; None if the key was never seen."""
@@ -174,6 +177,10 @@ class Catalog(Protocol):
         self, dataset: str, *, after: str | None, until: str, limit: int
     ) -> list[tuple[str, str | None]]:
         """Key and fingerprint of the rows that `scan` would give: all that an unchanged range needs."""
+        ...
+
+    def digest(self, dataset: str, *, after: str | None, until: str | None) -> Digest:
+        """Count and sum of the rows that `scan` would give, tombstones left out; see `syncagent.digest`."""
         ...
 
     def insert_new(self, dataset: str, found: Sequence[ObjectInfo], *, run: int = 0) -> list[str]:

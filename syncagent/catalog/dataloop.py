@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.rest import Session
 from syncagent.catalog.sql.catalog import before
 from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.digest import Digest, digest_of
 from syncagent.errors import Conflict, InvalidInput, NotFound, Refused, SyncAgentError, Unsupported
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Scope, Settle
 
@@ -45,6 +47,7 @@ class DataloopCatalog:
 
     span = 1000
     atomic = False
+    sums = False
 
     def __init__(self, session: Session, *, only: str | None = None, journal: Path) -> None:
         self._session = session
@@ -87,6 +90,13 @@ class DataloopCatalog:
     ) -> list[tuple[str, str | None]]:
         """See `Catalog.stamps`."""
         return [row[:2] for row in self.scan(dataset, after=after, until=until, limit=limit)]
+
+    def digest(self, dataset: str, *, after: str | None, until: str | None) -> Digest:
+        """See `Catalog.digest`. The platform has none: it is computed here, of the rows."""
+        whole, rows = Digest(), self.scan(dataset, after=after, until=until)
+        while page := list(islice(rows, _PAGE)):
+            whole += digest_of(page)
+        return whole
 
     def insert_new(self, dataset: str, found: Sequence[ObjectInfo], *, run: int = 0) -> list[str]:
         """See `Catalog.insert_new`. One request for 500 objects, or for each where the platform takes no more."""

@@ -16,10 +16,12 @@ from syncagent.catalog.base import Dataset, Item, Quarantined, Ranges, Run
 from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.rest import Session
 from syncagent.catalog.served_labels import ServedLabels
+from syncagent.digest import Digest
 from syncagent.errors import ConfigError, Conflict, NotFound, Unsupported
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Settle
 
 _BATCH = 5000
+_SUMMED = 20_000
 T = TypeVar("T")
 Named = TypeVar("Named", DriverSpec, Integration)
 _DATASET, _DRIVER, _INTEGRATION = TypeAdapter(Dataset), TypeAdapter(DriverSpec), TypeAdapter(Integration)
@@ -52,6 +54,7 @@ class ServedCatalog:
     span = _BATCH
     """See `Catalog.span`. A round trip costs more than what it carries."""
     atomic = True
+    sums = True
 
     def __init__(self, session: Session, *, only: str | None = None) -> None:
         self._session = session
@@ -107,6 +110,15 @@ class ServedCatalog:
                 break
             after, limit = told[-1][0], limit - len(told)
         return found
+
+    def digest(self, dataset: str, *, after: str | None, until: str | None) -> Digest:
+        """See `Catalog.digest`. One request for 20,000 rows, and no row moves."""
+        whole = Digest()
+        while True:
+            told = self._of(dataset, "digest", after=after, until=until, limit=_SUMMED)
+            whole += Digest(told["count"], int(told["sum"], 16))
+            if (after := told["last"]) is None:
+                return whole
 
     def insert_new(self, dataset: str, found: Sequence[ObjectInfo], *, run: int = 0) -> list[str]:
         """See `Catalog.insert_new`. One request for 5,000 objects."""

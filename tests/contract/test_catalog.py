@@ -5,6 +5,7 @@ To add an implementation, add a `Made` for it to `made`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from pydantic import SecretStr
 from syncagent.catalog import Dataset, Store, open_catalog
 from syncagent.catalog.sql.postgres import PostgresCatalog
 from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.digest import Digest
 from syncagent.errors import AccessDenied, AlreadyExists, ConfigError, Conflict, NotFound, Refused, Transient
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Settle
 from tests.engine import Clock, info
@@ -240,6 +242,70 @@ def test_scan_includes_tombstones(catalog: Store, ds: str) -> None:
     catalog.settle(ds, "never", None, expect_rev=0)
     rows = {row.key: row.fingerprint for row in catalog.scan(ds)}
     assert rows == {"a": None, "b": info("b").fingerprint, "never": None}
+
+
+# -- digest --------------------------------------------------------------------------------------
+
+
+def summed(rows: Iterable[tuple[str, str]]) -> Digest:
+    """The digest as docs/scale.md tells it, by other means."""
+    numbers = [
+        int(hashlib.sha256(key.encode() + b"\0" + fingerprint.encode()).hexdigest()[:32], 16)
+        for key, fingerprint in rows
+    ]
+    return Digest(len(numbers), sum(numbers) % 2**128)
+
+
+def test_the_digest_of_nothing(catalog: Store, ds: str) -> None:
+    assert catalog.digest(ds, after=None, until=None) == Digest(0, 0)
+    catalog.settle(ds, "never", None, expect_rev=0)
+    assert catalog.digest(ds, after=None, until="z") == Digest(0, 0)
+    with pytest.raises(NotFound, match="no dataset"):
+        catalog.digest("0" * 24, after=None, until=None)
+
+
+def test_the_digest_is_of_keys_as_they_are_and_of_live_rows_only(catalog: Store, ds: str) -> None:
+    names = sorted(NASTY, key=str.encode)
+    catalog.insert_new(ds, [info(key, key) for key in [*names, "trashed"]])
+    trash(catalog, ds, "trashed")
+    assert catalog.digest(ds, after=None, until=None) == summed(
+        (key, info(key, key).fingerprint) for key in names
+    )
+
+
+def test_the_digest_has_the_bounds_of_a_scan(catalog: Store, ds: str) -> None:
+    names = sorted(NASTY, key=str.encode)
+    catalog.insert_new(ds, [info(key) for key in names])
+    whole = catalog.digest(ds, after=None, until=None)
+    for at in range(0, len(names), 5):
+        below = catalog.digest(ds, after=None, until=names[at])
+        above = catalog.digest(ds, after=names[at], until=None)
+        assert below == summed((key, info(key).fingerprint) for key in names[: at + 1])
+        assert below + above == whole
+    assert catalog.digest(ds, after=names[9], until=names[3]) == Digest(0, 0)
+
+
+def test_the_digest_changes_with_what_is_settled(catalog: Store, ds: str) -> None:
+    catalog.insert_new(ds, [info("a"), info("b")])
+    before = catalog.digest(ds, after=None, until=None)
+    restore(catalog, ds, info("a", "newer"))
+    assert catalog.digest(ds, after=None, until=None) == summed(
+        [("a", info("a", "newer").fingerprint), ("b", info("b").fingerprint)]
+    )
+    restore(catalog, ds, info("a"))
+    assert catalog.digest(ds, after=None, until=None) == before, "revisions are not part of it"
+
+
+def test_a_digest_of_more_rows_than_one_statement_reads(
+    catalog: Store, ds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("syncagent.catalog.sql.catalog", "syncagent.catalog.served"):
+        monkeypatch.setattr(f"{module}._SUMMED", 10)
+    names = grow(catalog, ds, 40)
+    trash(catalog, ds, names[9])
+    live = [(name, info(name).fingerprint) for name in names if name != names[9]]
+    assert catalog.digest(ds, after=None, until=None) == summed(live)
+    assert catalog.digest(ds, after=names[3], until=names[33]) == summed(live[4:33])
 
 
 # -- insert_new ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from syncagent.catalog import open_catalog
 from syncagent.catalog.base import Dataset
 from syncagent.catalog.dataloop import DataloopCatalog
 from syncagent.catalog.rest import Session
+from syncagent.digest import digest_of
 from syncagent.drivers import Bucket, open_bucket
 from syncagent.errors import Conflict, NotFound, Refused, Transient, Unsupported
 from syncagent.model import Action, DriverSpec
@@ -86,6 +87,10 @@ def test_many_objects_take_few_requests(of: Reconciler, catalog: DataloopCatalog
         f"{number:05}" for number in range(70, 77)
     ]
     assert catalog.count(of.dataset.id) == 2100
+    objects = [found for page in of.bucket.list() for found in page]
+    assert catalog.digest(of.dataset.id, after=None, until=None) == digest_of(objects)
+    inner = catalog.digest(of.dataset.id, after="00099", until="01500")
+    assert inner == digest_of(objects[100:1501])
 
 
 def test_an_overwrite_keeps_the_item_and_marks_it(of: Reconciler, catalog: DataloopCatalog) -> None:

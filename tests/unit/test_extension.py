@@ -35,7 +35,7 @@ def call(client: TestClient, owner: dict[str, str], mirrored: str) -> Any:
 def test_a_client_can_ask_what_is_offered(client: TestClient, owner: dict[str, str]) -> None:
     told = client.get("/api/v1/syncagent", headers=owner).json()
     assert told["version"] == 1
-    assert set(told["operations"]) == {"get", "scan", "stamps", "insert", "settle"}
+    assert set(told["operations"]) == {"get", "scan", "stamps", "digest", "insert", "settle"}
     assert client.get("/api/v1/syncagent").status_code == 401
 
 
@@ -54,6 +54,18 @@ def test_a_range_has_an_open_start_and_a_closed_end(call: Any) -> None:
     stamps = call("stamps", after="d", until="e")["stamps"]
     assert stamps == [["e", info("e").fingerprint]]
     assert "end of their range" in call("stamps", status=400)["message"]
+
+
+def test_a_digest_is_told_in_parts_that_add_up(call: Any) -> None:
+    call("insert", found=[info(key) for key in "abcde"])
+    first = call("digest", after="a", until="e", limit=3)
+    assert (first["count"], first["last"]) == (3, "d")
+    rest = call("digest", after=first["last"], until="e", limit=3)
+    assert (rest["count"], rest["last"]) == (1, None)
+    whole = call("digest", after="a")
+    assert (whole["count"], whole["last"]) == (4, None)
+    assert (int(first["sum"], 16) + int(rest["sum"], 16)) % 2**128 == int(whole["sum"], 16)
+    call("digest", status=400, limit=20_001)
 
 
 def test_a_settle_that_comes_too_late_is_told_and_stops_no_other(call: Any) -> None:
@@ -90,7 +102,7 @@ def test_only_those_who_may_write_write(client: TestClient, call: Any, mirrored:
     accounts = app.state.platform.accounts
     home = app.state.platform.datasets.get(mirrored)["projects"][0]
     stranger = sign_in(client, "stranger")
-    for operation in ("get", "scan", "stamps", "insert", "settle"):
+    for operation in ("get", "scan", "stamps", "digest", "insert", "settle"):
         body = {"get": {"keys": []}, "insert": {"found": []}, "settle": {"settles": []}}.get(
             operation, {"until": "z"}
         )

@@ -16,6 +16,7 @@ from syncagent.catalog.sql.database import Parameters
 from syncagent.catalog.sql.dialects import SQLITE, Dialect
 from syncagent.catalog.sql.statements import migrations, queries
 from syncagent.catalog.sql.types import mimetype
+from syncagent.digest import Summing
 from syncagent.errors import AccessDenied, ConfigError, SyncAgentError, Transient
 
 _PRAGMAS = """
@@ -43,6 +44,7 @@ class Connection:
             _touch(path)
             self._db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
             self._db.create_function("mimetype", 1, mimetype, deterministic=True)
+            self._db.create_aggregate("summed", 2, Summing)  # type: ignore[arg-type]  # typeshed has those of one number
             try:
                 self._prepare(migrate)
             except BaseException:

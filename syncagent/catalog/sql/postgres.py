@@ -14,6 +14,7 @@ from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.postgres_connection import PostgresConnection
 from syncagent.catalog.sql.types import BY_SUFFIX
 from syncagent.catalog.vault import Vault
+from syncagent.digest import Digest
 from syncagent.errors import Conflict
 from syncagent.model import ObjectInfo, Report, Row, Settle
 from syncagent.retry import retrying
@@ -78,6 +79,12 @@ class PostgresCatalog(SqlCatalog):
     ) -> list[tuple[str, str | None]]:
         """See `Catalog.stamps`. One statement."""
         return super().stamps(dataset, after=_bound(after), until=_bound(until) or "", limit=limit)
+
+    def digest_page(
+        self, dataset: str, *, after: str | None, until: str | None, limit: int
+    ) -> tuple[Digest, str | None]:
+        """See `SqlCatalog.digest_page`."""
+        return super().digest_page(dataset, after=_bound(after), until=_bound(until), limit=limit)
 
     def insert_new(self, dataset: str, found: Sequence[ObjectInfo], *, run: int = 0) -> list[str]:
         """See `Catalog.insert_new`. One transaction.

@@ -155,3 +155,19 @@ SELECT n FROM item WHERE n = :n FOR UPDATE;
 SELECT n FROM item WHERE dataset = :dataset AND driver = :driver AND removed_at IS NOT NULL AND created_at IS NOT NULL
   AND (CAST(:everything AS boolean) OR key IN (SELECT value FROM each_text(:keys) AS one))
 ORDER BY n FOR UPDATE;
+
+-- name: digest
+-- How many rows the first of a key range are, how many of them live, the sum of what those hash to, and the last key.
+-- Sixteen bytes are no number of PostgreSQL's: it adds up four numbers of four bytes each.
+SELECT rows, count, p0 * 79228162514264337593543950336 + p1 * 18446744073709551616 + p2 * 4294967296 + p3, last FROM (
+    SELECT count(*) AS rows, count(hash) AS count, max(key) AS last,
+        sum((get_byte(hash, 0)::bigint << 24) | (get_byte(hash, 1) << 16) | (get_byte(hash, 2) << 8) | get_byte(hash, 3)) AS p0,
+        sum((get_byte(hash, 4)::bigint << 24) | (get_byte(hash, 5) << 16) | (get_byte(hash, 6) << 8) | get_byte(hash, 7)) AS p1,
+        sum((get_byte(hash, 8)::bigint << 24) | (get_byte(hash, 9) << 16) | (get_byte(hash, 10) << 8) | get_byte(hash, 11)) AS p2,
+        sum((get_byte(hash, 12)::bigint << 24) | (get_byte(hash, 13) << 16) | (get_byte(hash, 14) << 8) | get_byte(hash, 15)) AS p3
+    FROM (
+        SELECT key, sha256(convert_to(key, 'UTF8') || '\x00'::bytea || convert_to(fingerprint, 'UTF8')) AS hash FROM item
+        WHERE dataset = :dataset AND driver = :driver AND key > :after AND key <= :until AND storage IS NULL
+        ORDER BY key LIMIT :limit
+    ) AS one
+) AS added;

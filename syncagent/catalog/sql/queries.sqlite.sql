@@ -148,3 +148,11 @@ SELECT n FROM item WHERE n = :n;
 -- Items in the trash: those of some keys, or all.
 SELECT n FROM item WHERE dataset = :dataset AND driver = :driver AND removed_at IS NOT NULL AND created_at IS NOT NULL
   AND (:everything OR key IN (SELECT value FROM json_each(:keys)));
+
+-- name: digest
+-- How many rows the first of a key range are, how many of them live, the sum of what those hash to, and the last key.
+SELECT count(*), count(fingerprint), summed(key, fingerprint), max(key) FROM (
+    SELECT key, fingerprint FROM item
+    WHERE dataset = :dataset AND driver = :driver AND key > :after AND key <= :until AND storage IS NULL
+    ORDER BY key LIMIT :limit
+);

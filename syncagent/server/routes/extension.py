@@ -20,6 +20,8 @@ from syncagent.server.routes.once import Once
 router = APIRouter(prefix="/syncagent", tags=["syncagent"], route_class=Once)
 VERSION = 1
 BATCH = 5000
+SUMMED = 20_000
+OPERATIONS = ("get", "scan", "stamps", "digest", "insert", "settle")
 
 
 def whole(key: str) -> str:
@@ -46,6 +48,14 @@ class Range(_Body):
     after: str | None = None
     until: str | None = None
     limit: Annotated[int, Field(ge=1, le=BATCH)] = 1000
+
+
+class Summed(_Body):
+    """``after < key <= until``, of which no rows travel."""
+
+    after: str | None = None
+    until: str | None = None
+    limit: Annotated[int, Field(ge=1, le=SUMMED)] = SUMMED
 
 
 class Keys(_Body):
@@ -99,7 +109,7 @@ _WRITES = [asked("item.write", mirrored=True)]
 
 @router.get("", summary="Whether and which operations of the reconciler are offered")
 def offered(who: Who) -> Json:
-    return {"version": VERSION, "batch": BATCH, "operations": ["get", "scan", "stamps", "insert", "settle"]}
+    return {"version": VERSION, "batch": BATCH, "operations": OPERATIONS}
 
 
 @router.post(
@@ -130,6 +140,17 @@ def stamps(on: On, dataset: str, body: Range) -> Json:
     if body.until is None:
         raise InvalidInput("stamps need the end of their range", resource="until")
     return {"stamps": on.catalog.stamps(dataset, after=body.after, until=body.until, limit=body.limit)}
+
+
+@router.post(
+    "/datasets/{dataset}/digest",
+    summary="Count and sum of the live rows of a range, or of its first rows",
+    dependencies=_READS,
+)
+def digest(on: On, dataset: str, body: Summed) -> Json:
+    """`last` is the key after which it goes on, or null at the end; parts add up, modulo 2**128."""
+    found, last = on.catalog.digest_page(dataset, after=body.after, until=body.until, limit=body.limit)
+    return {"count": found.count, "sum": found.hex, "last": last}
 
 
 @router.post(
