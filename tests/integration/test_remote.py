@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from tests.rigs.s3 import S3Rig, s3_rig
 from tests.rigs.server import EMAIL, PASSWORD, ServerRig, server_rig
+from tests.rigs.typed import typed
 
 __all__ = ["s3_rig", "server_rig"]
 
@@ -31,13 +30,10 @@ class Machine:
         }  # fmt: skip
 
     def __call__(self, *words: str, code: int = 0, **variables: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "syncagent", *words],
-            env={**self.env, **variables}, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert PASSWORD not in done.stdout + done.stderr
-        return done.stdout + done.stderr
+        done = typed(words, self.folder, {**self.env, **variables})
+        assert done.code == code, f"{words}: {done.code}\n{done.out}\n{done.err}"
+        assert PASSWORD not in done.out + done.err
+        return done.out + done.err
 
 
 @pytest.fixture
