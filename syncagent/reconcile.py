@@ -22,6 +22,8 @@ from functools import partial
 from operator import itemgetter
 
 from syncagent.catalog.base import Catalog, Dataset, Ranges, Run, Store
+from syncagent.certificate import Part, moment, pieces
+from syncagent.digest import Digest, digest_of
 from syncagent.drivers.bucket import Bucket
 from syncagent.drivers.parallel import Piece
 from syncagent.drivers.partition import Partition, Range
@@ -35,6 +37,7 @@ _HINT = 2000  # keys of the catalog between two points where a listing may be sp
 _ADVANCE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 10.0
 _CONFIRM = 1000  # differences that `check` looks at twice
+_SUMMED = 10_000  # objects that `check` compares by one digest
 _RENAME_SECONDS = 120.0  # between the two events of a rename
 _RENAME_MEMORY = 10_000
 _PAIR_MEMORY = 200_000  # new and vanished keys that `plan` keeps to pair moves
@@ -418,27 +421,17 @@ class Reconciler:
                 report.removed -= 1  # told as removed when its row came by
                 yield outcome
 
-    def check(self, report: Report | None = None) -> Iterator[Outcome]:
+    def check(self, report: Report | None = None, *, parts: list[Part] | None = None) -> Iterator[Outcome]:
         """Differences between bucket and catalog. Reads only, lists everything.
 
-        A listing is not a snapshot, so the first differences are confirmed by looking again.
+        In the order of their keys where one worker lists; several work off one range each, and tell of it when they are there.
+        A listing is not a snapshot, so the first 1,000 differences are confirmed by looking again.
+
+        :param parts: gets what was seen of each range, for a `Certificate`; in any order, and whole once this has ended.
         """
         report = report if report is not None else Report()
-        confirmed = 0
         with self._counted(report):
-            for difference in differences(self.bucket, self.catalog, self.dataset.id):
-                report.listed += difference.listed
-                report.same += difference.listed - len(difference.new) - len(difference.changed)
-                for outcome in _outcomes(difference):
-                    if confirmed < _CONFIRM:
-                        confirmed += 1
-                        row = self.catalog.get(self.dataset.id, outcome.key)
-                        found = self._look(outcome.key)
-                        if action(row, found) is Action.SAME:
-                            report.same += found is not None
-                            continue
-                    _count(report, outcome)
-                    yield outcome
+            yield from _Check(self, report, parts).outcomes()
 
     @contextlib.contextmanager
     def _counted(self, report: Report) -> Generator[None, None, None]:
@@ -559,6 +552,78 @@ class Reconciler:
         if missing > cap:
             cap = max(cap, int(self.catalog.count(self.dataset.id) * _CAP_SHARE))
         return f"{missing} items would be removed, more than the {cap} allowed" if missing > cap else None
+
+
+class _Check:
+    """The state of one check.
+
+    Where the catalog can tell a range's digest for less than its rows, that is asked first, and rows are read only where it differs.
+    The objects are kept until then: to list a differing range again would cost requests, and compare another moment's.
+    """
+
+    def __init__(self, reconciler: Reconciler, report: Report, parts: list[Part] | None) -> None:
+        self._of, self._report, self._parts = reconciler, report, parts
+        self._catalog, self._dataset = reconciler.catalog, reconciler.dataset.id
+        self._confirmed = 0
+
+    def outcomes(self) -> Iterator[Outcome]:
+        of, listers = self._of, self._of.listers if self._of.bucket.parallel else 1
+        hints = self._catalog.quantiles(self._dataset, _HINT) if listers > 1 else []
+        least = self._catalog.span
+        if self._catalog.sums or self._parts is not None:
+            least = max(least, _SUMMED)
+        listed: dict[Range, tuple[str | None, list[ObjectInfo]]] = {}
+        with contextlib.closing(pieces(of.bucket, listers, hints, processes=of.processes)) as found:
+            for piece in found:
+                after, objects = listed.get(piece.range, (piece.range.lo, []))
+                objects = objects + piece.objects if objects else piece.objects
+                if piece.ended:
+                    listed.pop(piece.range, None)
+                    yield from self._compare(piece.range, after, piece.until, objects)
+                elif len(objects) >= least:
+                    listed[piece.range] = objects[-1].key, []
+                    yield from self._compare(piece.range, after, objects[-1].key, objects)
+                else:
+                    listed[piece.range] = after, objects
+
+    def _compare(
+        self, one: Range, after: str | None, until: str | None, objects: list[ObjectInfo]
+    ) -> Iterator[Outcome]:
+        """Compare all objects with ``after < key <= until`` with the rows there."""
+        listed_to, differed, looked = moment(), 0, self._confirmed
+        digest = digest_of(objects) if self._catalog.sums or self._parts is not None else Digest()
+        self._report.listed += len(objects)
+        if self._catalog.sums and self._catalog.digest(self._dataset, after=after, until=until) == digest:
+            self._report.same += len(objects)
+        else:
+            for difference in self._differences(after, until, objects):
+                self._report.same += difference.listed - len(difference.new) - len(difference.changed)
+                seen = {found.key: found for found in difference.new}
+                seen.update((found.key, found) for found, _ in difference.changed)
+                for outcome in _outcomes(difference):
+                    if self._confirmed < _CONFIRM:
+                        self._confirmed += 1
+                        row = self._catalog.get(self._dataset, outcome.key)
+                        found = self._of._look(outcome.key)
+                        digest += _digest(found) - _digest(seen.get(outcome.key))
+                        if action(row, found) is Action.SAME:
+                            self._report.same += found is not None
+                            continue
+                    differed += 1
+                    _count(self._report, outcome)
+                    yield outcome
+        if self._parts is not None:
+            listed_to = moment() if self._confirmed > looked else listed_to
+            self._parts.append(Part(after, until, moment(one.since), listed_to, digest, differed))
+
+    def _differences(
+        self, after: str | None, until: str | None, objects: list[ObjectInfo]
+    ) -> Iterator[Difference]:
+        if objects:
+            yield from _compared(self._catalog, self._dataset, after, objects)
+            after = objects[-1].key
+        if after is None or after != until:
+            yield from _vanished(self._catalog, self._dataset, after, until)
 
 
 class _Sweep:
@@ -918,6 +983,10 @@ class _Pairs:
             new = self._new.get(same, [])
             if len(gone) == len(new) == 1:
                 yield gone[0], new[0]
+
+
+def _digest(found: ObjectInfo | None) -> Digest:
+    return Digest() if found is None else digest_of([found])
 
 
 def _outcomes(difference: Difference) -> list[Outcome]:

@@ -25,6 +25,7 @@ LAYERS: list[set[str]] = [
     {"model", "digest"},
     {"retry", "config", "tracing"},
     {"drivers", "catalog"},
+    {"certificate"},
     {"reconcile"},
     {"ingest"},
     {"agent"},

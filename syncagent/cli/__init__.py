@@ -23,6 +23,7 @@ from syncagent.cli import (
     records,
     serve,
     upkeep,
+    verify,
     webhook,
 )
 from syncagent.cli.root import cli, hush
@@ -49,7 +50,7 @@ _PATHS = {
 _OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 for _module in (
-    mirror, browse, ingest, download, labelling, records, upkeep, doctor, serve, daemon, bind, webhook, package,
+    mirror, verify, browse, ingest, download, labelling, records, upkeep, doctor, serve, daemon, bind, webhook, package,
 ):  # fmt: skip
     for _command in _module.COMMANDS:
         cli.add_command(_command)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from bisect import insort
 from collections import defaultdict
+from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +14,7 @@ import click
 from syncagent.cli import output
 from syncagent.cli.ingest import probe_and_tell, tell_followed
 from syncagent.cli.root import integration_option, json_option, option, verbose, with_agent
+from syncagent.cli.verify import certifying
 from syncagent.errors import EXIT_DIFFERS, Refused, SyncAgentError
 from syncagent.model import Action, Outcome, Report
 
@@ -100,20 +104,35 @@ def plan(agent: Agent, target: str, dataset: str | None, integration: str | None
 @integration_option
 @option("--repair", is_flag=True, help="Then sync.")
 @option("--samples", type=click.IntRange(0), default=5, show_default=True, help="Keys shown of each kind.")
+@option(
+    "--certificate",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write what was seen, range by range, for 'syncagent verify'.",
+)
 @json_option
 @with_agent
 def check(
-    agent: Agent, target: str, integration: str | None, repair: bool, samples: int, as_json: bool
+    agent: Agent,
+    target: str,
+    integration: str | None,
+    repair: bool,
+    samples: int,
+    certificate: Path | None,
+    as_json: bool,
 ) -> int:
     """Compare bucket and catalog, all of it. Exit code 1 if they differ."""
     found = agent.resolve(target, integration=integration)
     reconciler, report = agent.reconciler(found), Report()
     shown: dict[Action, list[Outcome]] = defaultdict(list)
-    for outcome in reconciler.check(report):
-        if as_json:
-            output.emit_json(output.outcome_json(outcome))
-        elif len(shown[outcome.action]) < samples:
-            shown[outcome.action].append(outcome)
+    with certifying(certificate, found, report) as parts:
+        for outcome in reconciler.check(report, parts=parts):
+            if as_json:
+                output.emit_json(output.outcome_json(outcome))
+            else:
+                # The first by key, in whatever order the workers find them.
+                insort(shown[outcome.action], outcome, key=attrgetter("key"))
+                del shown[outcome.action][samples:]
     names = {
         Action.ADDED: ("added", "in the bucket, not in the catalog"),
         Action.CHANGED: ("changed", "another object than the catalog knows"),

@@ -24,7 +24,7 @@ option = functools.partial(click.option, show_envvar=True)
 integration_option = option("--integration", metavar="NAME", help="Stored credentials to use.")
 json_option = option("--json", is_flag=True, help="One JSON object per line.")
 
-_NAMES = {"json": "as_json", "format": "pattern", "type": "kind", "option": "plain"}
+_NAMES = {"json": "as_json", "format": "pattern", "type": "kind", "option": "plain", "list": "again"}
 """Options whose name, which also makes their variable, would hide a module or a builtin in the function."""
 
 

@@ -10,6 +10,7 @@ go on. Design and figures: docs/scale.md.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -63,6 +64,8 @@ class Range:
     reach: int = 1
     closed: set[str] = field(default_factory=set)
     """Prefixes after whose last character nothing more comes."""
+    since: float = field(default_factory=time.time)
+    """Unix seconds. No worker asked for anything of it before, to list it."""
 
 
 class Partition:

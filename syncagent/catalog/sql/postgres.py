@@ -33,6 +33,9 @@ class PostgresCatalog(SqlCatalog):
     :param folder: what the paths of files beside the catalog begin with; None where there is no place for any.
     """
 
+    sums = True
+    """See `Catalog.sums`. On one machine it takes a tenth longer than to read the rows; over a network those stay where they are."""
+
     def __init__(
         self,
         url: str,
