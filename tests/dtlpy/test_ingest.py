@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.ingest.annotate import exported
 from tests.rigs.s3 import S3Rig
 from tests.rigs.server import EMAIL, PASSWORD, ServerRig
+from tests.rigs.typed import typed
 
 HERE = Path(__file__).parent
 
@@ -40,12 +39,9 @@ class Shell:
         }  # fmt: skip
 
     def __call__(self, *words: str | Path) -> str:
-        command = [sys.executable, "-m", "syncagent", *map(str, words)]
-        done = subprocess.run(
-            command, env=self._env, cwd=self._folder, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        done = typed(words, self._folder, self._env)
+        assert done.code == 0, done.out + done.err
+        return done.out
 
 
 @pytest.fixture
