@@ -20,16 +20,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
 from syncagent.catalog.base import Catalog, Dataset, Ranges, Run, Store
-from syncagent.certificate import Part, moment, pieces
-from syncagent.digest import Digest, digest_of
 from syncagent.drivers.bucket import Bucket
 from syncagent.drivers.parallel import Piece
 from syncagent.drivers.partition import Partition, Range
 from syncagent.errors import AccessDenied, NotFound, SyncAgentError
 from syncagent.model import Action, ObjectInfo, Outcome, Report, Row, Settle
 from syncagent.retry import retrying
+
+if TYPE_CHECKING:
+    from syncagent.certificate import Part
 
 _PAGE = 1000
 _INSERT = 5000  # new objects a transaction
@@ -567,6 +569,8 @@ class _Check:
         self._confirmed = 0
 
     def outcomes(self) -> Iterator[Outcome]:
+        from syncagent.certificate import pieces  # a function never checks
+
         of, listers = self._of, self._of.listers if self._of.bucket.parallel else 1
         hints = self._catalog.quantiles(self._dataset, _HINT) if listers > 1 else []
         least = self._catalog.span
@@ -590,6 +594,9 @@ class _Check:
         self, one: Range, after: str | None, until: str | None, objects: list[ObjectInfo]
     ) -> Iterator[Outcome]:
         """Compare all objects with ``after < key <= until`` with the rows there."""
+        from syncagent.certificate import Part, moment
+        from syncagent.digest import Digest, digest_of
+
         listed_to, differed, looked = moment(), 0, self._confirmed
         digest = digest_of(objects) if self._catalog.sums or self._parts is not None else Digest()
         self._report.listed += len(objects)
@@ -605,7 +612,8 @@ class _Check:
                         self._confirmed += 1
                         row = self._catalog.get(self._dataset, outcome.key)
                         found = self._of._look(outcome.key)
-                        digest += _digest(found) - _digest(seen.get(outcome.key))
+                        digest += digest_of([found] if found else [])
+                        digest -= digest_of([seen[outcome.key]] if outcome.key in seen else [])
                         if action(row, found) is Action.SAME:
                             self._report.same += found is not None
                             continue
@@ -983,10 +991,6 @@ class _Pairs:
             new = self._new.get(same, [])
             if len(gone) == len(new) == 1:
                 yield gone[0], new[0]
-
-
-def _digest(found: ObjectInfo | None) -> Digest:
-    return Digest() if found is None else digest_of([found])
 
 
 def _outcomes(difference: Difference) -> list[Outcome]:

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from syncagent.digest import Digest
 from syncagent.errors import Conflict
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Settle
 
 if TYPE_CHECKING:
     from syncagent.catalog.labels import LabelStore
+    from syncagent.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,13 +88,13 @@ def _certified(agent: Agent, held: Certificate, file: Path) -> Dataset:
         dataset = None
     if dataset is None or dataset.id != held.dataset:
         raise NotFound(
-            f"{file} certifies the dataset {held.name!r} ({held.dataset}), which this catalog does not have",
+            f"{file} certifies the dataset {held.name!r:.80} ({held.dataset}), which this catalog does not have",
             resource=held.dataset,
             hint="name the one that has it with --catalog",
         )
     if not parse_url(held.source).same_objects(dataset.driver):
         raise InvalidInput(
-            f"{file} certifies {held.source}, and dataset {dataset.name!r} mirrors {describe(dataset.driver)}",
+            f"{file} certifies {output.printable(held.source):.200}, and dataset {dataset.name!r} mirrors {describe(dataset.driver)}",
             resource=dataset.name,
             hint="make a new one with 'syncagent check --certificate'",
         )

@@ -469,8 +469,12 @@ def test_a_certificate_of_another_dataset_is_refused(run: Shell, photos: Path, t
     gone = run("verify", held)
     assert gone.code == 4
     assert "certifies the dataset 'gone'" in gone.err
-    held.write_text(json.dumps({**told, "source": "nonsense://\0"}))
-    assert run("verify", held).code == 2
+    for hostile in ("nonsense://\0", "s3://two\nlines", "s3://\x1b[2Jbox", "s3://user:secret@box"):
+        held.write_text(json.dumps({**told, "source": hostile}))
+        refused = run("verify", held)
+        assert refused.code == 2
+        assert len(refused.err.splitlines()) == 1 and "\x1b" not in refused.err
+        assert "secret" not in refused.err
 
 
 def test_no_certificate_is_written_of_a_listing_that_broke(
