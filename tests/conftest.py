@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+_CATALOG = "SYNCAGENT_TEST_CATALOG"  # see tests/rigs/catalogs.py
 for _name in list(os.environ):
-    if _name.startswith(("AWS_", "SYNCAGENT_", "GOOGLE_", "AZURE_", "STORAGE_EMULATOR", "DTLPY_")):
+    if _name != _CATALOG and _name.startswith(
+        ("AWS_", "SYNCAGENT_", "GOOGLE_", "AZURE_", "STORAGE_EMULATOR", "DTLPY_")
+    ):
         del os.environ[_name]
 # Hundreds of processes are started, and each would compile what it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -39,6 +42,16 @@ class Store:
     def open(self, suffix: str = "") -> Bucket:
         head, mark, query = self.url.partition("?")
         return open_bucket(head + suffix + mark + query, self.integration)
+
+
+@pytest.fixture(scope="session", autouse=_CATALOG in os.environ)
+def _beside_the_catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where catalogs on PostgreSQL have what SQLite has beside its file."""
+    folder = tmp_path_factory.mktemp("beside")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SYNCAGENT_FILES", str(folder))
+        patched.setenv("SYNCAGENT_SECRET_KEY_FILE", str(folder / "key"))
+        yield
 
 
 STORES = ["memory", "memory-prefixed", "memory-unsorted", "local", "s3", "s3-prefixed", "gcs", "azure"]

@@ -13,11 +13,11 @@ from pydantic import SecretStr
 
 from syncagent.catalog import Store, open_catalog
 from syncagent.catalog.labels import Awaited, Change, Entry, Facts, LabelStore, Stale, Taken, state_of
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import InvalidInput, NotFound, Unsupported
 from syncagent.model import DriverSpec
 from tests.engine import Clock, info
 from tests.keys import NASTY
+from tests.rigs.catalogs import open_at
 from tests.rigs.served import EMAIL, PASSWORD, BadNetwork, Served
 
 SPEC = DriverSpec(type="memory", bucket="labels-box", name="box")
@@ -32,7 +32,7 @@ class Made:
     def __init__(self, kind: str, folder: Path, stack: ExitStack) -> None:
         self.clock = Clock()
         if kind == "sqlite":
-            self.behind = SqliteCatalog(folder / "catalog.db", clock=self.clock)
+            self.behind = open_at(folder / "catalog.db", clock=self.clock)
             stack.callback(self.behind.close)
             self.store: Store = self.behind
         else:

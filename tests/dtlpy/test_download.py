@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.ingest import masks
 from tests.dtlpy.test_ingest import Shell, bucket, client, shell
+from tests.rigs.catalogs import open_at, url_of
 from tests.rigs.s3 import S3Rig
 from tests.rigs.server import ServerRig
 
@@ -73,13 +73,13 @@ def test_both_download_the_same_files(
     second = f"{bucket}-ours"
     s3_rig.client.create_bucket(Bucket=second)
     here = Shell(server_rig, tmp_path)  # beside the server, with the credentials that it keeps
-    here._env["SYNCAGENT_CATALOG"] = f"sqlite:///{server_rig.folder / 'catalog.db'}"
-    with SqliteCatalog(server_rig.folder / "catalog.db") as catalog:
+    here._env["SYNCAGENT_CATALOG"] = url_of(server_rig.folder / "catalog.db")
+    with open_at(server_rig.folder / "catalog.db") as catalog:
         catalog.create_integration(replace(s3_rig.integration, name=second))
     target = f"s3://{second}?endpoint={s3_rig.endpoint}&region=us-east-1"
     here("upload", "in/*", target, "--annotations", labels, "--integration", second)
     here("probe", second)
-    with SqliteCatalog(server_rig.folder / "catalog.db") as catalog:
+    with open_at(server_rig.folder / "catalog.db") as catalog:
         ours = catalog.dataset(second).id
     theirs = client(
         server_rig, "downloads.py", tmp_path, BUCKET=bucket, S3=s3_rig.endpoint, LABELS=str(labels), OURS=ours

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.ingest.annotate import exported
+from tests.rigs.catalogs import open_at
 from tests.rigs.s3 import S3Rig
 from tests.rigs.server import EMAIL, PASSWORD, ServerRig
 from tests.rigs.typed import typed
@@ -71,7 +71,7 @@ def boxes(*labels: str) -> dict[str, Any]:
 
 def told(rig: ServerRig, dataset: str) -> dict[str, Any]:
     """All that a dataset's items say, but for ids, times and who did it."""
-    with SqliteCatalog(rig.folder / "catalog.db") as catalog:
+    with open_at(rig.folder / "catalog.db") as catalog:
         found = {}
         labels = {one.key: one.annotations for one in exported(catalog.labels, dataset)}
         for item in catalog.labels.find(dataset):
@@ -126,7 +126,7 @@ def test_the_same_uploads_give_the_same_items(
     shell("upload", "in/sub/c d+é%20#.txt", target, "--to", "/twice", "--name", "x.txt", "--overwrite")
     shell("upload", "in/a.png", target, "--to", "/twice", "--name", "x.txt")
 
-    with SqliteCatalog(server_rig.folder / "catalog.db") as catalog:
+    with open_at(server_rig.folder / "catalog.db") as catalog:
         mine = catalog.dataset(second).id
     first, other = told(server_rig, theirs["dataset"]), told(server_rig, mine)
     assert sorted(first) == sorted(other)
@@ -159,7 +159,7 @@ def test_the_clients_converter_and_ours_agree(
     shell("sync", target, "--dataset", f"{bucket}-back", "--quiet")
     shell("probe", f"{bucket}-back")
     shell("annotations", "export", bucket, "ours", "--format", form)
-    with SqliteCatalog(server_rig.folder / "catalog.db") as catalog:
+    with open_at(server_rig.folder / "catalog.db") as catalog:
         first, second = catalog.dataset(bucket).id, catalog.dataset(f"{bucket}-back").id
         catalog.labels.add_labels(second, [{"tag": "car"}, {"tag": "dog"}])
     answer = client(
@@ -168,7 +168,7 @@ def test_the_clients_converter_and_ours_agree(
     assert answer["errors"] == []
 
     def said(dataset: str) -> dict[str, Any]:
-        with SqliteCatalog(server_rig.folder / "catalog.db") as catalog:
+        with open_at(server_rig.folder / "catalog.db") as catalog:
             return {
                 one.key: sorted((a.label, repr(_rounded(a.geometry))) for a in one.annotations)
                 for one in exported(catalog.labels, dataset)
@@ -178,7 +178,7 @@ def test_the_clients_converter_and_ours_agree(
     shell("sync", target, "--dataset", f"{bucket}-third", "--quiet")
     shell("probe", f"{bucket}-third")
     shell("annotations", "import", f"{bucket}-third", answer["file"], "--format", form)
-    with SqliteCatalog(server_rig.folder / "catalog.db") as catalog:
+    with open_at(server_rig.folder / "catalog.db") as catalog:
         third = catalog.dataset(f"{bucket}-third").id
     assert said(third) == said(first), "we read the client's files as it wrote them"
 

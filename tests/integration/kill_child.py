@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from syncagent import reconcile
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.drivers import Bucket
 from syncagent.drivers.memory import MemoryDriver
 from syncagent.errors import NotFound
 from syncagent.model import DriverSpec, ObjectInfo
 from tests.engine import info
+from tests.rigs.catalogs import open_at
 
 SIZE = 20_000
 PAGE = 500
@@ -72,7 +72,7 @@ def bucket(pause: float = 0.0) -> Bucket:
 
 def main() -> None:
     reconcile._ADVANCE_SECONDS = 0.0
-    with SqliteCatalog(Path(sys.argv[1])) as catalog:
+    with open_at(Path(sys.argv[1])) as catalog:
         made, listers = bucket(float(sys.argv[2])), int(sys.argv[3])
         of = reconcile.Reconciler(catalog, catalog.dataset("data"), made, workers=2, listers=listers)
         print("begin", flush=True)

@@ -12,6 +12,7 @@ from syncagent.agent import Agent
 from syncagent.cli import run
 from syncagent.config import load
 from tests.integration.test_daemon import running, settings_of, until
+from tests.rigs.catalogs import url_of
 from tests.rigs.ministack import AwsRig
 
 
@@ -23,7 +24,7 @@ def test_what_bind_wired_makes_items(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    catalog = f"sqlite:///{tmp_path / 'catalog.db'}"
+    catalog = url_of(tmp_path / "catalog.db")
     for name, value in (
         ("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing"), ("SYNCAGENT_CATALOG", catalog),
         ("SYNCAGENT_HOME", str(tmp_path / "home")),

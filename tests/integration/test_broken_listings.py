@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.drivers.memory import MemoryDriver
 from syncagent.errors import AccessDenied, SyncAgentError, Transient
 from syncagent.model import ObjectInfo
 from syncagent.reconcile import Reconciler
 from tests.engine import assert_equal, drop, live, memory_bucket, put, reconciler
+from tests.rigs.catalogs import open_at
 
 Pages = Iterator[list[ObjectInfo]]
 PAGE = 100
@@ -73,7 +73,7 @@ def driver() -> Faulty:
 @pytest.fixture
 def of(tmp_path: Path, driver: Faulty) -> Iterator[Reconciler]:
     """A swept bucket of 1,000 objects; since then 30 vanished, 30 came and 10 changed, all over it."""
-    with SqliteCatalog(tmp_path / "catalog.db") as catalog:
+    with open_at(tmp_path / "catalog.db") as catalog:
         bucket = memory_bucket({f"{n:04}": b"%d" % n for n in range(1000)}, driver=driver)
         made = reconciler(catalog, bucket)
         made.sweep()

@@ -36,6 +36,7 @@ from syncagent.errors import ConfigError, NotFound, SyncAgentError, Transient
 from syncagent.handlers.deliveries import Taken
 from tests.rigs.azure import DEV_KEY, AzureRig
 from tests.rigs.between import Between
+from tests.rigs.catalogs import url_of
 from tests.rigs.fake_http import DROP, Answer, Request
 from tests.rigs.gcs import GcsRig
 from tests.rigs.ministack import KEYS, AwsRig
@@ -134,7 +135,7 @@ class Place:
 @pytest.fixture(params=["sqlite", "served"])
 def catalog(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'catalog.db'}"
+        return url_of(tmp_path / "catalog.db")
     server: ServerRig = request.getfixturevalue("server_rig")
     monkeypatch.setenv("DTLPY_USERNAME", EMAIL)
     monkeypatch.setenv("DTLPY_PASSWORD", PASSWORD)
@@ -143,7 +144,7 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 @pytest.fixture
 def sqlite(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'catalog.db'}"
+    return url_of(tmp_path / "catalog.db")
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from syncagent.handlers.mirror import Settled
 from syncagent.model import Integration
 from tests.keys import NASTY
 from tests.rigs.azure import AzureRig
+from tests.rigs.catalogs import url_of
 from tests.rigs.gcs import GcsRig
 from tests.rigs.s3 import S3Rig
 from tests.rigs.server import EMAIL, PASSWORD, ServerRig
@@ -80,7 +81,7 @@ def agent(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv("DTLPY_USERNAME", EMAIL)
         monkeypatch.setenv("DTLPY_PASSWORD", PASSWORD)
     else:
-        monkeypatch.setenv("SYNCAGENT_CATALOG", f"sqlite:///{tmp_path / 'catalog.db'}")
+        monkeypatch.setenv("SYNCAGENT_CATALOG", url_of(tmp_path / "catalog.db"))
     with Agent(load()) as made:
         yield made
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.cli import cli
 from syncagent.drivers import open_bucket
 from syncagent.drivers.inventory import open_inventory
@@ -18,6 +17,7 @@ from syncagent.errors import SyncAgentError
 from syncagent.model import Report
 from syncagent.reconcile import Reconciler
 from tests.engine import assert_equal
+from tests.rigs.catalogs import open_at
 from tests.rigs.s3 import S3Rig
 from tests.unit.test_inventory import report, row
 
@@ -34,7 +34,7 @@ def made(s3_rig: S3Rig, tmp_path: Path) -> Iterator[Made]:
     query = f"?endpoint={s3_rig.endpoint}&region=us-east-1"
     with (
         open_bucket(f"s3://{name}{query}", s3_rig.integration) as bucket,
-        SqliteCatalog(tmp_path / "catalog.db") as catalog,
+        open_at(tmp_path / "catalog.db") as catalog,
     ):
         dataset = catalog.ensure_dataset("data", bucket.spec)
         yield Reconciler(catalog, dataset, bucket, workers=4), f"s3://{name}-reports/inv/{name}/daily{query}"

@@ -15,6 +15,7 @@ import pytest
 from syncagent import open_bucket
 from syncagent.drivers import local
 from syncagent.errors import AlreadyExists
+from tests.rigs.catalogs import url_of
 
 FILES = 1500
 SLOW = """
@@ -45,7 +46,7 @@ def test_an_upload_goes_on_where_it_was_stopped(how: signal.Signals, tmp_path: P
             json.dumps({"annotations": [{"type": "class", "label": f"l{n % 3}"}]})
         )
     env = {
-        **os.environ, "SYNCAGENT_HOME": str(tmp_path), "SYNCAGENT_CATALOG": f"sqlite:///{tmp_path / 'catalog.db'}",
+        **os.environ, "SYNCAGENT_HOME": str(tmp_path), "SYNCAGENT_CATALOG": url_of(tmp_path / "catalog.db"),
         "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
 

@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Dialog, Page, Route, expect, sync_playw
 from syncagent import Reconciler, open_bucket, open_catalog
 from syncagent.errors import AccessDenied
 from syncagent.server.page import FILES
+from tests.rigs.catalogs import url_of
 from tests.rigs.server import EMAIL, OTHER, PASSWORD, ROOT, serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -102,7 +103,7 @@ def _mirror(folder: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees: the red is then at the left of the top
     lying.save(files / "lying.jpg", exif=exif, quality=95)
-    catalog = open_catalog(f"sqlite:///{folder / 'catalog.db'}")
+    catalog = open_catalog(url_of(folder / "catalog.db"))
     with open_bucket(str(files)) as bucket:
         dataset = catalog.ensure_dataset("photos", bucket.spec)
         assert Reconciler(catalog, dataset, bucket).sweep().added > FRAMES
@@ -119,7 +120,7 @@ def _overwrite(folder: Path) -> None:
     """Another image under the name of an annotated one."""
     files = folder / "photos/photos/train"
     shutil.copy(files / "street-004.jpg", files / "street-000.jpg")
-    catalog = open_catalog(f"sqlite:///{folder / 'catalog.db'}")
+    catalog = open_catalog(url_of(folder / "catalog.db"))
     dataset = catalog.dataset("photos")
     with open_bucket(str(folder / "photos")) as bucket:
         assert Reconciler(catalog, dataset, bucket).sweep().changed == 1

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from syncagent import open_bucket, reconcile
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.drivers import gcs
 from syncagent.drivers.bucket import Bucket
 from tests.engine import assert_equal, reconciler
 from tests.keys import NASTY
+from tests.rigs.catalogs import open_at
 from tests.rigs.gcs import GcsRig
 from tests.rigs.s3 import S3Rig
 
@@ -64,7 +64,7 @@ def test_listed_by_many_as_by_one(
     monkeypatch.setattr(reconcile, "_HINT", page // 2)
     keys = [found.key for pages in bucket.list() for found in pages]
     assert len(keys) > 300
-    with contextlib.closing(SqliteCatalog(tmp_path / "catalog.db")) as catalog:
+    with contextlib.closing(open_at(tmp_path / "catalog.db")) as catalog:
         of = reconciler(catalog, bucket, listers=4)
         assert of.sweep().added == len(keys)
         assert_equal(of)

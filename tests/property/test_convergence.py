@@ -26,7 +26,7 @@ from pydantic import SecretStr
 
 from syncagent import reconcile
 from syncagent.catalog import Dataset, Store, open_catalog
-from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.drivers import Bucket, memory
 from syncagent.drivers.memory import MemoryDriver
 from syncagent.errors import Conflict, NotFound
@@ -35,6 +35,7 @@ from syncagent.handlers.mirror import Mirror
 from syncagent.model import DriverSpec, ObjectInfo
 from syncagent.reconcile import Reconciler
 from tests.engine import live, stored
+from tests.rigs.catalogs import open_at
 from tests.rigs.served import EMAIL, PASSWORD, BadNetwork, Served
 
 SEEDS = 40
@@ -180,9 +181,7 @@ class World:
 class Schedule:
     """One seed's story: changes of the bucket, events of them, handlers and sweeps, in some order."""
 
-    def __init__(
-        self, catalog: Store, world: World, seed: int, *, ensure: SqliteCatalog | None = None
-    ) -> None:
+    def __init__(self, catalog: Store, world: World, seed: int, *, ensure: SqlCatalog | None = None) -> None:
         self.rng = random.Random(seed)
         self.world = world
         self.baton = Baton()
@@ -278,11 +277,11 @@ class Schedule:
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteCatalog]:
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlCatalog]:
     """One catalog, and in it a dataset for each schedule."""
     shm = Path("/dev/shm")  # noqa: S108
     folder = Path(tempfile.mkdtemp(dir=shm)) if shm.is_dir() else tmp_path_factory.mktemp("convergence")
-    with SqliteCatalog(folder / "catalog.db") as opened:
+    with open_at(folder / "catalog.db") as opened:
         yield opened
     shutil.rmtree(folder)
 
@@ -386,7 +385,7 @@ def converge(
 
 @pytest.mark.parametrize("world", WORLDS, ids=str)
 def test_the_catalog_becomes_the_bucket(
-    catalog: SqliteCatalog, world: World, monkeypatch: pytest.MonkeyPatch
+    catalog: SqlCatalog, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost, stale = converge(catalog, world, SEEDS, monkeypatch)
     if world.lossy:
@@ -404,7 +403,7 @@ def test_the_catalog_afar_becomes_the_bucket(
 
 @pytest.mark.parametrize("world", WORLDS, ids=str)
 def test_through_the_functions_the_catalog_becomes_the_bucket(
-    catalog: SqliteCatalog, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    catalog: SqlCatalog, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     converge(catalog, world, SEEDS // 3, monkeypatch, through_functions)
 
@@ -444,7 +443,7 @@ def test_on_the_platform_the_next_sweep_repairs(
         opened.close()
 
 
-def test_one_seed_is_one_schedule(catalog: SqliteCatalog) -> None:
+def test_one_seed_is_one_schedule(catalog: SqlCatalog) -> None:
     ends = []
     for _ in range(3):
         schedule = Schedule(catalog, World(sweep=True), 11)
@@ -521,7 +520,7 @@ LOSING = {
 
 
 @pytest.mark.parametrize("strategy", LOSING, ids=lambda strategy: strategy.__name__)
-def test_a_losing_strategy_loses(catalog: SqliteCatalog, strategy: Callable[[Schedule, Event], None]) -> None:
+def test_a_losing_strategy_loses(catalog: SqlCatalog, strategy: Callable[[Schedule, Event], None]) -> None:
     world, seeds = LOSING[strategy]
     assert seeds
     for seed in seeds:
@@ -542,7 +541,7 @@ def find(strategies: Sequence[str], limit: int = 10_000, batch: int = 50) -> Non
         for start in range(0, limit, batch):
             with (
                 tempfile.TemporaryDirectory() as folder,
-                SqliteCatalog(Path(folder) / "catalog.db") as catalog,
+                open_at(Path(folder) / "catalog.db") as catalog,
             ):
                 for seed in range(start, start + batch):
                     schedule = Schedule(catalog, world, seed)

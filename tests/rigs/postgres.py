@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import os
 import tempfile
 import uuid
 import warnings
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import psycopg
-import pytest
 
-from syncagent.catalog.sql.catalog import SqlCatalog
-
-_JSON = {"user", "system", "data"}
-_TYPES = {"INTEGER": "bigint", "TEXT": 'text COLLATE "C"', "BLOB": "bytea"}
 # Nothing of it outlives the tests.
+_SHARED = "TEST_POSTGRES_URL"
 _QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
@@ -53,6 +49,21 @@ class Server:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
+    def clone(self, name: str, other: str) -> None:
+        """Fill a schema that a catalog was made in with the rows of another."""
+        columns = "SELECT table_name, column_name, is_identity FROM information_schema.columns WHERE table_schema = %s"
+        with psycopg.connect(self.url) as client:
+            told = client.execute(columns, (name,)).fetchall()
+            tables = ", ".join(f"{other}.{table}" for table in {table for table, *_ in told})
+            client.execute("SET session_replication_role = replica")  # no triggers, no foreign keys
+            client.execute(f"TRUNCATE {tables}")
+            for table in {table for table, *_ in told}:
+                names = ", ".join(f'"{column}"' for at, column, _ in told if at == table)
+                client.execute(f"INSERT INTO {other}.{table} ({names}) SELECT {names} FROM {name}.{table}")
+            for table in {table for table, _, identity in told if identity == "YES"}:
+                sequence = f"pg_get_serial_sequence('{other}.{table}', 'n')"
+                client.execute(f"SELECT setval({sequence}, coalesce(max(n), 0) + 1) FROM {other}.{table}")
+
     def schema(self, name: str | None = None) -> str:
         """The URL of a schema, made if there is none."""
         name = name or f"t_{uuid.uuid4().hex}"
@@ -65,32 +76,9 @@ class Server:
 def server() -> Server:
     """The one that all tests of this process share."""
     started = Server()
-    stack = ExitStack()
-    stack.enter_context(started)
-    atexit.register(stack.close)
+    if _SHARED in os.environ:  # a child of a test
+        started.url = os.environ[_SHARED]
+        return started
+    atexit.register(started.__exit__)
+    os.environ[_SHARED] = started.__enter__().url
     return started
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> str:
-    """The server's address."""
-    return server().url
-
-
-def copy_of(catalog: SqlCatalog, url: str, schema: str) -> psycopg.Connection[Any]:
-    """A connection to a schema with the rows that queries look at, as a catalog on PostgreSQL has them."""
-    connection = psycopg.connect(url, autocommit=True)
-    connection.execute(f"CREATE SCHEMA {schema}")
-    connection.execute(f"SET search_path TO {schema}")
-    for table in ("dataset", "item", "item_metadata", "annotation"):
-        columns = [(name, kind) for _, name, kind, *_ in catalog.db.sql(f"PRAGMA table_info({table})")]
-        told = [
-            f'"{name}" {"jsonb" if name in _JSON and table != "dataset" else _TYPES[kind]}'
-            for name, kind in columns
-        ]
-        connection.execute(f"CREATE TABLE {table} ({', '.join(told)})")
-        names = ", ".join(f'"{name}"' for name, _ in columns)
-        places = ", ".join(["%s"] * len(columns))
-        for row in catalog.db.sql(f"SELECT {names} FROM {table}"):
-            connection.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", row)
-    return connection

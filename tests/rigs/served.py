@@ -17,10 +17,10 @@ from argon2 import PasswordHasher
 from fastapi.responses import JSONResponse
 
 from syncagent.agent import Agent
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.cli.serve import listening
 from syncagent.config import load
 from syncagent.server.app import create_app
+from tests.rigs.catalogs import open_at, url_of
 from tests.rigs.fake_http import DROP, Answer, FakeHttp, Request
 
 EMAIL, PASSWORD = "owner@example.com", "correct horse battery"
@@ -40,8 +40,8 @@ class Served:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time, *, extension: bool = True) -> None:
         self.path = path
-        self.agent = Agent(load(catalog=f"sqlite:///{path}"))
-        self.catalog = SqliteCatalog(path, timeout=10.0, clock=clock)
+        self.agent = Agent(load(catalog=url_of(path)))
+        self.catalog = open_at(path, timeout=10.0, clock=clock)
         self.agent.__dict__["catalog"] = self.catalog
         self.app: Any = create_app(self.agent, secret="s" * 40)
         self.app.state.platform.accounts.add(EMAIL, HASH, admin=True)

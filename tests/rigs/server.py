@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.rigs.catalogs import url_of
+
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / ".rigs/dtlpy/bin/python"
 EMAIL, PASSWORD = "owner@example.com", "correct horse battery"
@@ -74,7 +76,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerRig]:
 def serving(folder: Path) -> Iterator[ServerRig]:
     """The server, on a free loopback port, over a catalog of its own in `folder`."""
     given = {
-        **os.environ, "SYNCAGENT_CATALOG": f"sqlite:///{folder / 'catalog.db'}", "SYNCAGENT_ADMIN_EMAIL": EMAIL,
+        **os.environ, "SYNCAGENT_CATALOG": url_of(folder / "catalog.db"), "SYNCAGENT_ADMIN_EMAIL": EMAIL,
         "SYNCAGENT_ADMIN_PASSWORD": PASSWORD, "SYNCAGENT_LOG_LEVEL": "warning",
     }  # fmt: skip
     with (folder / "server.log").open("w+") as log:

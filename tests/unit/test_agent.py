@@ -14,6 +14,7 @@ from syncagent.config import load
 from syncagent.drivers import Bucket, open_bucket, parse_url
 from syncagent.errors import ConfigError, NotFound, SyncAgentError
 from syncagent.model import Integration
+from tests.rigs.catalogs import url_of
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").write_text("a")
-    with Agent(load(catalog=f"sqlite:///{tmp_path / 'catalog.db'}")) as made:
+    with Agent(load(catalog=url_of(tmp_path / "catalog.db"))) as made:
         yield made
 
 

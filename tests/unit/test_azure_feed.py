@@ -22,6 +22,7 @@ from syncagent.errors import AccessDenied, ConfigError, NotFound, SyncAgentError
 from syncagent.handlers.azure_events import parse
 from syncagent.model import Integration
 from tests.rigs.azure import AzureRig
+from tests.rigs.catalogs import url_of
 from tests.rigs.fake_http import FakeHttp
 
 # As the vendor gives it, as far as we read it:
@@ -302,7 +303,7 @@ def test_the_feed_keeps_a_catalog_equal(feed: Feed, azure_rig: AzureRig, tmp_pat
     )
     feed.segment(10, status="Publishing")
     feed.consumable(10)
-    catalog = f"sqlite:///{tmp_path / 'catalog.db'}"
+    catalog = url_of(tmp_path / "catalog.db")
     with Agent(load(catalog=catalog)) as agent, store.open() as bucket:
         agent.catalog.create_integration(azure_rig.integration)
         dataset = agent.resolve(store.url, name="box", integration="test", create=True)

@@ -27,6 +27,7 @@ from syncagent.drivers import parse_url
 from syncagent.drivers.memory import MemoryDriver
 from syncagent.errors import AccessDenied, NotFound, Transient
 from syncagent.model import Action, ObjectInfo, Outcome
+from tests.rigs.catalogs import url_of
 
 COMMAND = [sys.executable, "-m", "syncagent"]
 
@@ -60,7 +61,7 @@ def run(
 ) -> Iterator[Shell]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SYNCAGENT_CATALOG", f"sqlite:///{tmp_path / 'catalog.db'}")
+    monkeypatch.setenv("SYNCAGENT_CATALOG", url_of(tmp_path / "catalog.db"))
     threshold = gc.get_threshold()
     yield Shell(capsys, monkeypatch)
     gc.set_threshold(*threshold)

@@ -14,6 +14,7 @@ import pytest
 
 from syncagent.cli import run
 from syncagent.errors import Transient
+from tests.rigs.catalogs import url_of
 from tests.rigs.ministack import KEYS
 from tests.rigs.s3 import S3Rig
 from tests.rigs.wiring import remember_models
@@ -53,7 +54,7 @@ def place(s3_rig: S3Rig, sqs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("SYNCAGENT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SYNCAGENT_CATALOG", f"sqlite:///{tmp_path / 'catalog.db'}")
+    monkeypatch.setenv("SYNCAGENT_CATALOG", url_of(tmp_path / "catalog.db"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     made = Place(s3_rig, sqs)

@@ -23,6 +23,7 @@ from syncagent.drivers.queues import Message
 from syncagent.errors import ConfigError, SyncAgentError, Transient
 from syncagent.handlers.events import BadEvent
 from syncagent.reconcile import Reconciler
+from tests.rigs.catalogs import url_of
 from tests.rigs.fake_http import FakeHttp
 
 
@@ -35,7 +36,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("SYNCAGENT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SYNCAGENT_CATALOG", f"sqlite:///{tmp_path / 'catalog.db'}")
+    monkeypatch.setenv("SYNCAGENT_CATALOG", url_of(tmp_path / "catalog.db"))
     assert run(["sync", str(folder), "--quiet"]) == 0
     return folder
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from syncagent.cli import run
+from tests.rigs.catalogs import url_of
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_text(name)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setenv("SYNCAGENT_CATALOG", f"sqlite:///{tmp_path / 'catalog.db'}")
+    monkeypatch.setenv("SYNCAGENT_CATALOG", url_of(tmp_path / "catalog.db"))
     monkeypatch.setenv("HOME", str(tmp_path))
     return folder
 

@@ -7,6 +7,7 @@ import pytest
 
 from scripts.cli_docs import PAGE, commands, render
 from syncagent.cli import cli
+from tests.rigs.catalogs import url_of
 
 ALL = list(commands(cli))
 
@@ -31,7 +32,7 @@ def test_a_variable_stands_in_for_an_option(tmp_path, monkeypatch) -> None:  # t
 
     (tmp_path / "a").mkdir()
     (tmp_path / "a/file").write_text("x")
-    monkeypatch.setenv("SYNCAGENT_CATALOG", f"sqlite:///{tmp_path / 'c.db'}")
+    monkeypatch.setenv("SYNCAGENT_CATALOG", url_of(tmp_path / "c.db"))
     monkeypatch.setenv("SYNCAGENT_SYNC_DATASET", "named-by-variable")
     done = CliRunner().invoke(cli, ["sync", str(tmp_path / "a")])
     assert done.exit_code == 0, done.output

@@ -40,6 +40,7 @@ from syncagent.ingest.layout import Names
 from syncagent.ingest.origin import Facts, HereOrigin
 from syncagent.ingest.partial import is_part, is_same, part_name
 from syncagent.model import Action, DriverSpec, ObjectInfo, Outcome
+from tests.rigs.catalogs import url_of
 from tests.rigs.fake_http import FakeHttp, Request
 from tests.rigs.s3 import S3Rig
 
@@ -48,7 +49,7 @@ ALL = ("json", "mask", "instance", "object_id", "on-image")
 
 @pytest.fixture
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    with Agent(load(catalog=f"sqlite:///{tmp_path_factory.mktemp('catalog') / 'catalog.db'}")) as one:
+    with Agent(load(catalog=url_of(tmp_path_factory.mktemp("catalog") / "catalog.db"))) as one:
         yield one
 
 
@@ -789,10 +790,10 @@ def test_links_to_items_have_their_bytes(agent: Agent, box: Box, tmp_path: Path)
 
 
 def test_bytes_beside_the_catalog(agent: Agent, tmp_path: Path) -> None:
+    from syncagent.catalog.sql.catalog import SqlCatalog
     from syncagent.catalog.sql.datasets import Datasets
-    from syncagent.catalog.sql.sqlite import SqliteCatalog
 
-    catalog = cast(SqliteCatalog, agent.catalog)
+    catalog = cast(SqlCatalog, agent.catalog)
     Datasets(catalog).create(catalog.db.sql("SELECT id FROM project")[0][0], "plain", by="ann@example.com")
     found = catalog.dataset("plain")
     agent.uploader(found).run(gather(b"bytes", Named(remote_name="a/b")))
@@ -804,11 +805,11 @@ def test_bytes_beside_the_catalog(agent: Agent, tmp_path: Path) -> None:
 
 
 def test_folders_are_no_items(box: Box, tmp_path: Path) -> None:
+    from syncagent.catalog.sql.catalog import SqlCatalog
     from syncagent.catalog.sql.items import Items
-    from syncagent.catalog.sql.sqlite import SqliteCatalog
 
     box.put({"a": b"bytes"})
-    Items(cast(SqliteCatalog, box.agent.catalog)).place(
+    Items(cast(SqlCatalog, box.agent.catalog)).place(
         box.dataset.id, "made", storage="dir", by="ann@example.com"
     )
     report = box.agent.downloader(box.dataset).run(tmp_path, {"filter": {}})
@@ -832,11 +833,11 @@ def test_bytes_beside_the_catalog_are_read_from_any_place_on(tmp_path: Path) -> 
 
 
 def test_an_item_under_another_name_has_its_objects_bytes(box: Box, tmp_path: Path) -> None:
+    from syncagent.catalog.sql.catalog import SqlCatalog
     from syncagent.catalog.sql.items import Items
-    from syncagent.catalog.sql.sqlite import SqliteCatalog
 
     box.put({"a": b"bytes"})
-    Items(cast(SqliteCatalog, box.agent.catalog)).rename(box.item("a").id, "moved/b", by="ann@example.com")
+    Items(cast(SqlCatalog, box.agent.catalog)).rename(box.item("a").id, "moved/b", by="ann@example.com")
     assert box.run(tmp_path).added == 1
     assert files(tmp_path)["items/moved/b"] == b"bytes"
 

@@ -1,4 +1,4 @@
-"""The query language: what is read, what is refused, and what its SQL finds in a real SQLite catalog."""
+"""The query language: what is read, what is refused, and what its SQL finds in real catalogs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ import pytest
 
 from syncagent.catalog.filters import All, Condition, Either, Expression, Op, Query, parse_query
 from syncagent.catalog.sql.annotations import Annotations
-from syncagent.catalog.sql.dialects import POSTGRES
-from syncagent.catalog.sql.dql import compile_query
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.items import Items
+from syncagent.catalog.sql.postgres import PostgresCatalog
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import InvalidInput, SyncAgentError
 from syncagent.model import DriverSpec, ObjectInfo
-from tests.rigs.postgres import copy_of, postgres_url
-
-__all__ = ["postgres_url"]
+from tests.rigs.postgres import server
 
 ROWS: dict[str, dict[str, Any]] = {
     "a.jpg": {"n": 1, "tags": ["x", "y"], "deep": {"k": "v", "list": [1, 2]}},
@@ -33,75 +31,64 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def catalog_made(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[SqliteCatalog, str, dict[str, str]]]:
-    path = tmp_path_factory.mktemp("filters") / "catalog.db"
-    with SqliteCatalog(path, clock=lambda: 1_800_000_000) as catalog:
-        dataset = catalog.ensure_dataset("data", DriverSpec(type="memory", bucket="box", name="box")).id
-        found = [
-            ObjectInfo(key, key, len(key) * 10, "2026-01-01T00:00:00Z", key)
-            for key in sorted(ROWS, key=str.encode)
-        ]
-        catalog.insert_new(dataset, found)
-        ids = {}
-        for key, user in ROWS.items():
-            catalog.set_user_metadata(dataset, key, user)
-            ids[catalog.item(dataset, key).id] = key
-        by_key = {key: n_id for n_id, key in ids.items()}
-        labels = Annotations(catalog)
-        labels.add(
-            by_key["a.jpg"], [{"type": "box", "label": "cat"}, {"type": "point", "label": "dog"}], by="me"
-        )
-        labels.add(
-            by_key["b.txt"], [{"type": "box", "label": "dog", "metadata": {"user": {"sure": 0.5}}}], by="you"
-        )
-        yield catalog, dataset, by_key
+def postgres(folder: Path) -> SqlCatalog:
+    return PostgresCatalog(server().schema(), clock=lambda: 1_800_000_000)
+
+
+def sqlite(folder: Path) -> SqlCatalog:
+    return SqliteCatalog(folder / "catalog.db", clock=lambda: 1_800_000_000)
+
+
+KINDS = {"sqlite": sqlite, "postgres": postgres}
 
 
 class Found:
-    """Runs queries over the rows of a catalog, in SQLite or in a copy of them in PostgreSQL."""
+    """Runs queries over the rows of a catalog."""
 
-    def __init__(self, catalog: SqliteCatalog, dataset: str, ids: dict[str, str], copy: Any = None) -> None:
-        self.catalog, self.dataset, self.ids, self.copy = catalog, dataset, ids, copy
+    def __init__(self, catalog: SqlCatalog, dataset: str, ids: dict[str, str]) -> None:
+        self.catalog, self.dataset, self.ids = catalog, dataset, ids
 
     def items(self, query: Query) -> list[str]:
-        if self.copy is None:
-            items, total = Items(self.catalog).page(self.dataset, query)
-            assert total >= len(items)
-            return [item.key for item in items]
-        return [
-            key
-            for (key,) in self._ask(query, "i.key", "item i LEFT JOIN item_metadata m ON m.item = i.n", "i")
-        ]
+        items, total = Items(self.catalog).page(self.dataset, query)
+        assert total >= len(items)
+        return [item.key for item in items]
 
     def labels(self, query: Query) -> list[str]:
-        if self.copy is None:
-            return [one["label"] for one in Annotations(self.catalog).page(self.dataset, query)[0]]
-        return [label for (label,) in self._ask(query, "a.label", "annotation a", "a")]
-
-    def _ask(self, query: Query, wanted: str, table: str, alias: str) -> list[Any]:
-        compiled = compile_query(query, stamp=self.catalog.stamp, dialect=POSTGRES)
-        given = {
-            **compiled.parameters, "dataset": self.catalog.source(self.dataset)["dataset"], "size": query.page_size,
-            "skip": query.page_size * query.page,
-        }  # fmt: skip
-        text = (  # as Items and Annotations put it together, for a catalog that is not there yet
-            f"SELECT {wanted} FROM {table} WHERE {alias}.dataset = %(dataset)s AND ({compiled.where})"
-            f" ORDER BY {compiled.order_by} LIMIT %(size)s OFFSET %(skip)s"
-        )
-        found: list[Any] = self.copy.execute(text, given).fetchall()
-        return found
+        return [one["label"] for one in Annotations(self.catalog).page(self.dataset, query)[0]]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def made(request: pytest.FixtureRequest, catalog_made: Any) -> Iterator[Found]:
-    if request.param == "sqlite":
-        yield Found(*catalog_made)
-        return
-    with copy_of(catalog_made[0], request.getfixturevalue("postgres_url"), "made") as copy:
-        yield Found(*catalog_made, copy)
+def filled(catalog: SqlCatalog) -> Found:
+    dataset = catalog.ensure_dataset("data", DriverSpec(type="memory", bucket="box", name="box")).id
+    found = [
+        ObjectInfo(key, key, len(key) * 10, "2026-01-01T00:00:00Z", key)
+        for key in sorted(ROWS, key=str.encode)
+    ]
+    catalog.insert_new(dataset, found)
+    by_key = {}
+    for key, user in ROWS.items():
+        catalog.set_user_metadata(dataset, key, user)
+        by_key[key] = catalog.item(dataset, key).id
+    labels = Annotations(catalog)
+    labels.add(by_key["a.jpg"], [{"type": "box", "label": "cat"}, {"type": "point", "label": "dog"}], by="me")
+    labels.add(
+        by_key["b.txt"], [{"type": "box", "label": "dog", "metadata": {"user": {"sure": 0.5}}}], by="you"
+    )
+    return Found(catalog, dataset, by_key)
+
+
+@pytest.fixture(scope="module")
+def catalog_made(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[SqlCatalog, str, dict[str, str]]]:
+    with sqlite(tmp_path_factory.mktemp("filters")) as catalog:
+        found = filled(catalog)
+        yield catalog, found.dataset, found.ids
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
+    with KINDS[request.param](tmp_path_factory.mktemp("filters")) as catalog:
+        yield filled(catalog)
 
 
 def find(made: Found, where: Any, **more: Any) -> list[str]:
@@ -413,40 +400,35 @@ def random_tree(dice: random.Random, depth: int = 0) -> dict[str, Any]:
             return {"metadata.user.n": {dice.choice(["$gt", "$lte"]): dice.randint(-2, 3)}}
 
 
-def test_random_filters_find_what_a_plain_reading_finds(tmp_path: Path, postgres_url: str) -> None:
+def test_random_filters_find_what_a_plain_reading_finds(tmp_path: Path) -> None:
     dice = random.Random(20261124)
-    with SqliteCatalog(tmp_path / "catalog.db") as catalog:
-        dataset = catalog.ensure_dataset("data", DriverSpec(type="memory", bucket="box", name="box")).id
-        rows: dict[str, dict[str, Any]] = {}
-        for number in range(60):
-            user: dict[str, Any] = {}
-            for name in "st":
-                if dice.random() < 0.7:
-                    words = [
-                        dice.choice(["a", "b", "ab", "acd", "", "a b"]) for _ in range(dice.randint(1, 3))
-                    ]
-                    user[name] = words if dice.random() < 0.5 else words[0]
+    rows: dict[str, dict[str, Any]] = {}
+    for number in range(60):
+        user: dict[str, Any] = {}
+        for name in "st":
             if dice.random() < 0.7:
-                user["n"] = dice.randint(-3, 4)
-            rows[f"{number:02}"] = user
-        catalog.insert_new(dataset, [ObjectInfo(key, key, 1, "", key) for key in rows])
-        for key, user in rows.items():
-            catalog.set_user_metadata(dataset, key, user)
-        flat = {
-            key: {f"metadata.user.{name}": value for name, value in user.items()}
-            for key, user in rows.items()
-        }
-        copy = copy_of(catalog, postgres_url, "random")
-        databases = [Found(catalog, dataset, {}), Found(catalog, dataset, {}, copy)]
-        sizes = set()
-        for _ in range(400):
-            query = parse_query({"filter": random_tree(dice), "resource": "items"})
-            wanted = {key for key, row in flat.items() if holds(query.where, row)}
-            for one in databases:
-                assert set(one.items(query)) == wanted, query.where
-            sizes.add(len(wanted))
-        copy.close()
-        assert len(sizes) > 20, "the filters differ"
+                words = [dice.choice(["a", "b", "ab", "acd", "", "a b"]) for _ in range(dice.randint(1, 3))]
+                user[name] = words if dice.random() < 0.5 else words[0]
+        if dice.random() < 0.7:
+            user["n"] = dice.randint(-3, 4)
+        rows[f"{number:02}"] = user
+    flat = {
+        key: {f"metadata.user.{name}": value for name, value in user.items()} for key, user in rows.items()
+    }
+    trees = [random_tree(dice) for _ in range(400)]
+    for kind in KINDS.values():
+        with kind(tmp_path) as catalog:
+            dataset = catalog.ensure_dataset("data", DriverSpec(type="memory", bucket="box", name="box")).id
+            catalog.insert_new(dataset, [ObjectInfo(key, key, 1, "", key) for key in rows])
+            for key, user in rows.items():
+                catalog.set_user_metadata(dataset, key, user)
+            found, sizes = Found(catalog, dataset, {}), set()
+            for tree in trees:
+                query = parse_query({"filter": tree, "resource": "items"})
+                wanted = {key for key, row in flat.items() if holds(query.where, row)}
+                assert set(found.items(query)) == wanted, query.where
+                sizes.add(len(wanted))
+            assert len(sizes) > 20, "the filters differ"
 
 
 def test_random_junk_is_refused_and_never_a_bug(made: Any) -> None:

@@ -28,6 +28,7 @@ from syncagent.ingest.follow import LISTS, Follower
 from syncagent.ingest.formats import png
 from syncagent.ingest.formats import yolo as yolo_format
 from syncagent.model import DriverSpec
+from tests.rigs.catalogs import url_of
 
 
 class World:
@@ -72,7 +73,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with Agent(load(catalog=f"sqlite:///{tmp_path / 'catalog.db'}")) as agent:
+    with Agent(load(catalog=url_of(tmp_path / "catalog.db"))) as agent:
         yield World(agent)
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from syncagent.catalog.files import Files
 from syncagent.catalog.sql.items import Items, merged
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.drivers import open_bucket
 from syncagent.errors import AlreadyExists, InvalidInput, NotFound
 from syncagent.ingest.content import Content
 from syncagent.reconcile import Reconciler
+from tests.rigs.catalogs import open_at
 
 
 class Kit:
@@ -23,7 +23,7 @@ class Kit:
     def __init__(self, folder: Path, *, deletes: bool = False) -> None:
         (folder / "box").mkdir()
         self.bucket = open_bucket(f"file://{folder}/box?allow_delete={'yes' if deletes else 'no'}")
-        self.catalog = SqliteCatalog(folder / "catalog.db")
+        self.catalog = open_at(folder / "catalog.db")
         self.dataset = self.catalog.ensure_dataset("data", self.bucket.spec)
         self.of = Reconciler(self.catalog, self.dataset, self.bucket)
         self.items = Items(self.catalog)

@@ -19,6 +19,7 @@ from syncagent.handlers.events import Event, Kind
 from syncagent.handlers.mirror import Mirror
 from syncagent.model import DriverSpec, ObjectInfo, Scope
 from syncagent.reconcile import Reconciler
+from tests.rigs.catalogs import url_of
 
 
 class World:
@@ -52,7 +53,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("SYNCAGENT_TEST_NO_BACKOFF", "1")
-    with Agent(load(catalog=f"sqlite:///{tmp_path / 'catalog.db'}", workers=2)) as agent:
+    with Agent(load(catalog=url_of(tmp_path / "catalog.db"), workers=2)) as agent:
         yield World(agent, f"{request.node.name}-{tmp_path.name}")
 
 

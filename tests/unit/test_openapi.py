@@ -17,6 +17,7 @@ from syncagent.config import load
 from syncagent.model import DriverSpec
 from syncagent.server.app import create_app
 from syncagent.server.auth import Passwords
+from tests.rigs.catalogs import url_of
 
 PASSWORD = "correct horse battery"
 EXAMPLES = 6
@@ -26,7 +27,7 @@ EXAMPLES = 6
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("openapi")
-    with Agent(load(catalog=f"sqlite:///{folder / 'catalog.db'}")) as agent:
+    with Agent(load(catalog=url_of(folder / "catalog.db"))) as agent:
         app = create_app(agent, secret="s" * 40)
         app.state.platform.accounts.add("owner@example.com", Passwords().hash(PASSWORD), admin=True)
         yield app

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from syncagent import reconcile
-from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.drivers import Bucket
 from syncagent.drivers.memory import MemoryDriver
 from syncagent.errors import AccessDenied, Conflict, NotFound, Transient
@@ -20,15 +20,16 @@ from syncagent.model import Action, DriverSpec, ObjectInfo, Outcome, Report, Row
 from syncagent.reconcile import Reconciler, differences, merge
 from tests.engine import assert_equal, drop, info, live, memory_bucket, put, reconciler, stored
 from tests.keys import NASTY
+from tests.rigs.catalogs import open_at
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[SqliteCatalog]:
-    with SqliteCatalog(tmp_path / "catalog.db") as opened:
+def catalog(tmp_path: Path) -> Iterator[SqlCatalog]:
+    with open_at(tmp_path / "catalog.db") as opened:
         yield opened
 
 
-def swept(catalog: SqliteCatalog, objects: dict[str, bytes], **options: int) -> Reconciler:
+def swept(catalog: SqlCatalog, objects: dict[str, bytes], **options: int) -> Reconciler:
     """A reconciler after its first sweep."""
     of = reconciler(catalog, memory_bucket(objects, **options))
     of.sweep()
@@ -102,7 +103,7 @@ def test_merge_of_a_side_out_of_order_is_an_error(side: str, keys: str) -> None:
 # -- the sweep -----------------------------------------------------------------------------------
 
 
-def test_first_sweep_adds_everything(catalog: SqliteCatalog) -> None:
+def test_first_sweep_adds_everything(catalog: SqlCatalog) -> None:
     of = reconciler(catalog, memory_bucket({key: key.encode() for key in NASTY}, page_size=7))
     told: list[Outcome] = []
     report = of.sweep(on_outcome=told.append)
@@ -116,7 +117,7 @@ def test_first_sweep_adds_everything(catalog: SqliteCatalog) -> None:
     assert (run.state, run.report.added, run.number) == ("done", len(NASTY), report.run)
 
 
-def test_an_unchanged_object_costs_nothing(catalog: SqliteCatalog) -> None:
+def test_an_unchanged_object_costs_nothing(catalog: SqlCatalog) -> None:
     of = swept(catalog, numbered(20_000))
     assert_equal(of)
     before = catalog.db.statements
@@ -132,14 +133,14 @@ def test_an_unchanged_object_costs_nothing(catalog: SqliteCatalog) -> None:
     assert list(catalog.scan(of.dataset.id)) == rows, "no row was written"
 
 
-def test_a_first_sweep_costs_few_statements_as_well(catalog: SqliteCatalog) -> None:
+def test_a_first_sweep_costs_few_statements_as_well(catalog: SqlCatalog) -> None:
     of = reconciler(catalog, memory_bucket(numbered(20_000)))
     statements = catalog.db.statements
     of.sweep()
     assert (catalog.db.statements - statements) / 20_000 <= 0.01
 
 
-def test_changed_keeps_id_and_labels_and_is_marked(catalog: SqliteCatalog) -> None:
+def test_changed_keeps_id_and_labels_and_is_marked(catalog: SqlCatalog) -> None:
     of = swept(catalog, numbered(3000))
     for key in ("000001", "002999"):
         catalog.annotate(of.dataset.id, key, {"label": "cat"})
@@ -157,7 +158,7 @@ def test_changed_keeps_id_and_labels_and_is_marked(catalog: SqliteCatalog) -> No
     assert report.requests["head"] == 2
 
 
-def test_removed_goes_to_the_trash_and_comes_back(catalog: SqliteCatalog) -> None:
+def test_removed_goes_to_the_trash_and_comes_back(catalog: SqlCatalog) -> None:
     of = swept(catalog, numbered(2500))
     catalog.annotate(of.dataset.id, "000700", {"label": "cat"})
     item = catalog.item(of.dataset.id, "000700").id
@@ -175,7 +176,7 @@ def test_removed_goes_to_the_trash_and_comes_back(catalog: SqliteCatalog) -> Non
     assert_equal(of)
 
 
-def test_a_noted_key_that_is_back_is_not_removed(catalog: SqliteCatalog) -> None:
+def test_a_noted_key_that_is_back_is_not_removed(catalog: SqlCatalog) -> None:
     """The listing lacked it, the look before removing finds it."""
 
     class Late(MemoryDriver):
@@ -194,7 +195,7 @@ def test_a_noted_key_that_is_back_is_not_removed(catalog: SqliteCatalog) -> None
 
 
 @pytest.mark.parametrize("gone_from", [0, 15_000, 30_000 - 10_000])
-def test_ten_thousand_neighbours_vanish(catalog: SqliteCatalog, gone_from: int) -> None:
+def test_ten_thousand_neighbours_vanish(catalog: SqlCatalog, gone_from: int) -> None:
     """More rows between two listed keys than a page holds."""
     names = list(numbered(30_000))
     of = reconciler(catalog, memory_bucket())
@@ -243,7 +244,7 @@ def rename(of: Reconciler, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("new", ["aa", "zz"])
-def test_a_move_keeps_the_item(catalog: SqliteCatalog, new: str) -> None:
+def test_a_move_keeps_the_item(catalog: SqlCatalog, new: str) -> None:
     of = swept(catalog, {"m": b"picture", "n": b"other"})
     item = label(of, "m")
     rename(of, "m", new)
@@ -271,7 +272,7 @@ def test_a_move_keeps_the_item(catalog: SqliteCatalog, new: str) -> None:
     ids=["two to one", "one to two", "two to two", "other bytes", "other size", "empty"],
 )
 def test_what_is_not_surely_a_move_is_none(
-    catalog: SqliteCatalog, before: dict[str, bytes], after: dict[str, bytes]
+    catalog: SqlCatalog, before: dict[str, bytes], after: dict[str, bytes]
 ) -> None:
     of = swept(catalog, {"keep": b"keep", **before})
     ids = {key: label(of, key) for key in before}
@@ -286,7 +287,7 @@ def test_what_is_not_surely_a_move_is_none(
     assert_equal(of)
 
 
-def test_a_renamed_folder_is_no_removal_however_large(catalog: SqliteCatalog) -> None:
+def test_a_renamed_folder_is_no_removal_however_large(catalog: SqlCatalog) -> None:
     names = [f"{n:04}" for n in range(2500)]
     of = swept(catalog, {f"old/{name}": name.encode() for name in names})
     item = label(of, "old/0007")
@@ -302,7 +303,7 @@ def test_a_renamed_folder_is_no_removal_however_large(catalog: SqliteCatalog) ->
     assert_equal(of)
 
 
-def test_a_move_does_not_lift_the_cap_for_what_is_gone(catalog: SqliteCatalog) -> None:
+def test_a_move_does_not_lift_the_cap_for_what_is_gone(catalog: SqlCatalog) -> None:
     of = swept(catalog, {name: name.encode() for name in "abcdef"})
     rename(of, "a", "z")
     drop(of.bucket, "b", "c", "d")
@@ -311,7 +312,7 @@ def test_a_move_does_not_lift_the_cap_for_what_is_gone(catalog: SqliteCatalog) -
     assert (counts(report), trash(of)) == ({"moved": 1}, [])
 
 
-def test_a_store_that_tells_no_hash_has_no_moves(catalog: SqliteCatalog) -> None:
+def test_a_store_that_tells_no_hash_has_no_moves(catalog: SqlCatalog) -> None:
     class Multipart(MemoryDriver):
         def list(self, prefix="", *, after=None, until=None):  # type: ignore[no-untyped-def]
             for page in super().list(prefix, after=after, until=until):
@@ -328,7 +329,7 @@ def test_a_store_that_tells_no_hash_has_no_moves(catalog: SqliteCatalog) -> None
     assert_equal(of)
 
 
-def test_over_a_tombstone_nothing_moves_and_nothing_is_lost(catalog: SqliteCatalog) -> None:
+def test_over_a_tombstone_nothing_moves_and_nothing_is_lost(catalog: SqlCatalog) -> None:
     """A key that was an item before gets that item back; the other one is kept in the trash."""
     of = swept(catalog, {"a": b"first", "b": b"second", "k": b"k"})
     first, second = label(of, "a"), label(of, "b")
@@ -345,7 +346,7 @@ def test_over_a_tombstone_nothing_moves_and_nothing_is_lost(catalog: SqliteCatal
     assert_equal(of)
 
 
-def test_moved_there_and_back_and_there(catalog: SqliteCatalog) -> None:
+def test_moved_there_and_back_and_there(catalog: SqlCatalog) -> None:
     of = swept(catalog, {"a": b"picture", "k": b"k"})
     label(of, "a")
     for old, new in (("a", "b"), ("b", "a"), ("a", "b")):
@@ -358,7 +359,7 @@ def test_moved_there_and_back_and_there(catalog: SqliteCatalog) -> None:
     assert sum(labels) == 1, "the label is still somewhere"
 
 
-def test_a_vanished_key_that_is_back_does_not_move(catalog: SqliteCatalog) -> None:
+def test_a_vanished_key_that_is_back_does_not_move(catalog: SqlCatalog) -> None:
     """Its copy was listed and it was not; by the time of pairing it is there again."""
 
     class Late(MemoryDriver):
@@ -406,7 +407,7 @@ def lost(of: Reconciler, count: int) -> None:
     ],
 )
 def test_a_sweep_that_would_remove_too_much_removes_nothing(
-    catalog: SqliteCatalog, size: int, gone: int, cap: int | None, refused: bool
+    catalog: SqlCatalog, size: int, gone: int, cap: int | None, refused: bool
 ) -> None:
     of = swept(catalog, numbered(size))
     lost(of, gone)
@@ -440,7 +441,7 @@ class Picky(MemoryDriver):
         return super().stat(key)
 
 
-def test_a_failing_key_is_quarantined_and_the_others_go_on(catalog: SqliteCatalog) -> None:
+def test_a_failing_key_is_quarantined_and_the_others_go_on(catalog: SqlCatalog) -> None:
     driver = Picky()
     of = reconciler(catalog, memory_bucket(numbered(50), driver=driver))
     of.sweep()
@@ -471,7 +472,7 @@ def test_a_failing_key_is_quarantined_and_the_others_go_on(catalog: SqliteCatalo
     assert_equal(of)
 
 
-def test_settle_raises_what_the_bucket_says_and_writes_nothing(catalog: SqliteCatalog) -> None:
+def test_settle_raises_what_the_bucket_says_and_writes_nothing(catalog: SqlCatalog) -> None:
     driver = Picky()
     of = reconciler(catalog, memory_bucket({"a": b"1"}, driver=driver))
     of.sweep()
@@ -482,7 +483,7 @@ def test_settle_raises_what_the_bucket_says_and_writes_nothing(catalog: SqliteCa
     assert [(r.key, r.rev) for r in catalog.scan(of.dataset.id)] == [("a", 1)]
 
 
-def test_a_bucket_that_is_gone_says_nothing_about_its_objects(catalog: SqliteCatalog) -> None:
+def test_a_bucket_that_is_gone_says_nothing_about_its_objects(catalog: SqlCatalog) -> None:
     class Gone(MemoryDriver):
         gone = False
 
@@ -508,14 +509,14 @@ def test_a_bucket_that_is_gone_says_nothing_about_its_objects(catalog: SqliteCat
     assert catalog.count(of.dataset.id) == 2
 
 
-def test_a_key_that_is_called_like_its_bucket_can_go(catalog: SqliteCatalog) -> None:
+def test_a_key_that_is_called_like_its_bucket_can_go(catalog: SqlCatalog) -> None:
     of = swept(catalog, {"a": b"1", "box": b"2", "c": b"3"})
     drop(of.bucket, "box")
     assert counts(of.sweep()) == {"removed": 1}
     assert_equal(of)
 
 
-def test_settle_tries_again_when_somebody_was_faster(catalog: SqliteCatalog) -> None:
+def test_settle_tries_again_when_somebody_was_faster(catalog: SqlCatalog) -> None:
     of = swept(catalog, {"a": b"1"})
     looks = []
     real = of.bucket.stat
@@ -533,7 +534,7 @@ def test_settle_tries_again_when_somebody_was_faster(catalog: SqliteCatalog) -> 
     assert len(looks) == 4, "the object is looked at again each time"
 
 
-def test_settle_gives_up_at_last(catalog: SqliteCatalog) -> None:
+def test_settle_gives_up_at_last(catalog: SqlCatalog) -> None:
     of = swept(catalog, {"a": b"1"})
     calls = []
 
@@ -550,7 +551,7 @@ def test_settle_gives_up_at_last(catalog: SqliteCatalog) -> None:
 # -- plan and check ------------------------------------------------------------------------------
 
 
-def disturbed(catalog: SqliteCatalog) -> Reconciler:
+def disturbed(catalog: SqlCatalog) -> Reconciler:
     """Everything that can happen, between two sweeps."""
     of = swept(catalog, numbered(2100), page_size=100)
     drop(of.bucket, "000005")
@@ -573,7 +574,7 @@ def outcomes(told: list[Outcome]) -> set[tuple[str, str]]:
     return {(o.action.value, o.key) for o in told if not (o.action is Action.REMOVED and o.key in moves)}
 
 
-def test_plan_is_what_the_sweep_does(catalog: SqliteCatalog) -> None:
+def test_plan_is_what_the_sweep_does(catalog: SqlCatalog) -> None:
     of = disturbed(catalog)
     planned, told = Report(), []
     plan = list(of.plan(planned))
@@ -593,7 +594,7 @@ def rows_at_rest(path: Path) -> list[object]:
         return [db.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
 
 
-def test_plan_and_check_write_nothing(catalog: SqliteCatalog, tmp_path: Path) -> None:
+def test_plan_and_check_write_nothing(catalog: SqlCatalog, tmp_path: Path) -> None:
     of = disturbed(catalog)
     before = rows_at_rest(tmp_path / "catalog.db")
     bucket_before = stored(of.bucket)
@@ -603,7 +604,7 @@ def test_plan_and_check_write_nothing(catalog: SqliteCatalog, tmp_path: Path) ->
     assert stored(of.bucket) == bucket_before
 
 
-def test_check_tells_the_differences(catalog: SqliteCatalog) -> None:
+def test_check_tells_the_differences(catalog: SqlCatalog) -> None:
     of = disturbed(catalog)
     report = Report()
     told = [(o.action.value, o.key) for o in of.check(report)]
@@ -617,7 +618,7 @@ def test_check_tells_the_differences(catalog: SqliteCatalog) -> None:
     assert list(of.check()) == []
 
 
-def test_check_confirms_before_it_complains(catalog: SqliteCatalog) -> None:
+def test_check_confirms_before_it_complains(catalog: SqlCatalog) -> None:
     """A handler settles a key between the listing and the second look: no drift."""
     of = swept(catalog, numbered(10))
     put(of.bucket, "new", b"new")
@@ -638,14 +639,14 @@ def test_check_confirms_before_it_complains(catalog: SqliteCatalog) -> None:
     assert (report.drift, report.same, report.listed) == (1, 10, 11)
 
 
-def test_check_confirms_only_the_first_thousand(catalog: SqliteCatalog) -> None:
+def test_check_confirms_only_the_first_thousand(catalog: SqlCatalog) -> None:
     of = reconciler(catalog, memory_bucket(numbered(1500)))
     report = Report()
     assert len(list(of.check(report))) == 1500
     assert report.requests["head"] == 1000
 
 
-def test_markers_are_counted_as_ignored(catalog: SqliteCatalog) -> None:
+def test_markers_are_counted_as_ignored(catalog: SqlCatalog) -> None:
     of = reconciler(catalog, memory_bucket({"a/": b"", "a/b/": b"", "a/c/": b"bytes", "a/d": b""}))
     report = of.sweep()
     assert (report.ignored, report.added, report.listed) == (2, 2, 2)
@@ -656,7 +657,7 @@ def test_markers_are_counted_as_ignored(catalog: SqliteCatalog) -> None:
 # -- sweeps that meet, stop and go on ------------------------------------------------------------
 
 
-def test_a_second_sweep_conflicts_and_names_the_holder(catalog: SqliteCatalog) -> None:
+def test_a_second_sweep_conflicts_and_names_the_holder(catalog: SqlCatalog) -> None:
     of = swept(catalog, numbered(10))
     caught: list[Exception] = []
 
@@ -674,7 +675,7 @@ def test_a_second_sweep_conflicts_and_names_the_holder(catalog: SqliteCatalog) -
 
 
 def test_ctrl_c_ends_cleanly_and_the_next_sweep_goes_on(
-    catalog: SqliteCatalog, monkeypatch: pytest.MonkeyPatch
+    catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcile, "_ADVANCE_SECONDS", 0.0)
     of = swept(catalog, numbered(50, "gone/"), page_size=100)
@@ -715,7 +716,7 @@ def test_ctrl_c_ends_cleanly_and_the_next_sweep_goes_on(
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_missing_keys_noted_before_the_stop_are_removed_after_it(
-    catalog: SqliteCatalog, monkeypatch: pytest.MonkeyPatch, resume: bool
+    catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch, resume: bool
 ) -> None:
     monkeypatch.setattr(reconcile, "_ADVANCE_SECONDS", 0.0)
     of = swept(catalog, numbered(3000), page_size=100)
@@ -737,7 +738,7 @@ def test_missing_keys_noted_before_the_stop_are_removed_after_it(
     assert_equal(of)
 
 
-def test_a_bug_in_a_callback_ends_the_run_as_failed(catalog: SqliteCatalog) -> None:
+def test_a_bug_in_a_callback_ends_the_run_as_failed(catalog: SqlCatalog) -> None:
     of = reconciler(catalog, memory_bucket(numbered(10)))
 
     def broken(_: Outcome) -> None:
@@ -750,7 +751,7 @@ def test_a_bug_in_a_callback_ends_the_run_as_failed(catalog: SqliteCatalog) -> N
     assert_equal(of)
 
 
-def test_a_sweep_that_was_taken_over_stops(catalog: SqliteCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_that_was_taken_over_stops(catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "_ADVANCE_SECONDS", 0.0)
     of = swept(catalog, numbered(500), page_size=100)
     lost(of, 5)
@@ -766,7 +767,7 @@ def test_a_sweep_that_was_taken_over_stops(catalog: SqliteCatalog, monkeypatch: 
 
 
 def test_a_catalog_that_stays_locked_is_transient(
-    catalog: SqliteCatalog, monkeypatch: pytest.MonkeyPatch
+    catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of = reconciler(catalog, memory_bucket(numbered(10)))
 

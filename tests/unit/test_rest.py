@@ -16,7 +16,6 @@ from pydantic import SecretStr
 from syncagent.catalog.base import Dataset
 from syncagent.catalog.rest import Session
 from syncagent.catalog.served import ServedCatalog, is_served
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.errors import (
     AccessDenied,
     AlreadyExists,
@@ -32,6 +31,7 @@ from syncagent.model import Action, DriverSpec
 from syncagent.reconcile import Reconciler
 from tests.engine import drop, info, memory_bucket, put, stored
 from tests.keys import NASTY
+from tests.rigs.catalogs import open_at
 from tests.rigs.fake_http import DROP, Answer, FakeHttp, Request
 from tests.rigs.server import EMAIL, PASSWORD, ServerRig, server_rig
 
@@ -48,7 +48,7 @@ def session(server_rig: ServerRig) -> Iterator[Session]:
 @pytest.fixture
 def ds(server_rig: ServerRig, request: pytest.FixtureRequest) -> str:
     """A mirrored dataset at the server, made beside it in its catalog."""
-    with SqliteCatalog(server_rig.folder / "catalog.db") as catalog:
+    with open_at(server_rig.folder / "catalog.db") as catalog:
         name = request.node.name
         return catalog.ensure_dataset(name, DriverSpec(type="memory", bucket=name[:60], name=name)).id
 

@@ -13,6 +13,7 @@ from syncagent.config import load
 from syncagent.drivers import azure_secrets, gcs_secrets
 from syncagent.drivers.secrets import read_secret
 from syncagent.errors import AccessDenied, ConfigError, NotFound, SyncAgentError, Transient
+from tests.rigs.catalogs import url_of
 from tests.rigs.fake_http import FakeHttp, Request
 from tests.rigs.ministack import KEYS, AwsRig
 
@@ -179,7 +180,7 @@ def test_settings_name_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     (tmp_path / "key").write_bytes(Fernet.generate_key())
     monkeypatch.setenv("SYNCAGENT_SECRET_KEY", f"file://{tmp_path / 'key'}")
-    with Agent(load(catalog=f"sqlite:///{tmp_path / 'catalog.db'}")) as agent:
+    with Agent(load(catalog=url_of(tmp_path / "catalog.db"))) as agent:
         agent.catalog.create_integration(Integration("a", "s3", {"key": "k", "secret": "s"}))
         assert agent.catalog.integration("a").options["secret"] == "s"
     assert not (tmp_path / "secret.key").exists()

@@ -29,6 +29,7 @@ from syncagent.model import Integration
 from syncagent.server import bodies, page
 from syncagent.server.app import create_app
 from syncagent.server.auth import MAY, Passwords
+from tests.rigs.catalogs import url_of
 from tests.rigs.s3 import S3Rig, s3_rig
 from tests.rigs.served import HASH, PASSWORD
 
@@ -41,7 +42,7 @@ PUBLIC = {("GET", "/healthz"), ("POST", "/token")} | PAGE
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
-    with Agent(load(catalog=f"sqlite:///{tmp_path / 'catalog.db'}")) as agent:
+    with Agent(load(catalog=url_of(tmp_path / "catalog.db"))) as agent:
         app = create_app(agent, secret="s" * 40)
         accounts = app.state.platform.accounts
         accounts.add("owner@example.com", HASH, admin=True)

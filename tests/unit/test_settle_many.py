@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.drivers import Bucket
 from syncagent.drivers.memory import MemoryDriver
 from syncagent.errors import AccessDenied, Conflict, InvalidInput, SyncAgentError, Transient
@@ -16,12 +16,13 @@ from syncagent.model import Action, DriverSpec, ObjectInfo, Outcome, Row
 from syncagent.reconcile import Reconciler, _Renames
 from tests.engine import assert_equal, drop, info, live, memory_bucket, put, reconciler
 from tests.keys import NASTY
+from tests.rigs.catalogs import open_at
 
 
 @pytest.fixture
-def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteCatalog]:
+def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlCatalog]:
     monkeypatch.setenv("SYNCAGENT_TEST_NO_BACKOFF", "1")
-    with SqliteCatalog(tmp_path / "catalog.db", timeout=1.0) as one:
+    with open_at(tmp_path / "catalog.db", timeout=1.0) as one:
         yield one
 
 
@@ -29,7 +30,7 @@ def told(results: list[Outcome | SyncAgentError]) -> list[str]:
     return [r.action.value if isinstance(r, Outcome) else type(r).__name__ for r in results]
 
 
-def test_each_key_gets_what_settle_would_give_it(catalog: SqliteCatalog) -> None:
+def test_each_key_gets_what_settle_would_give_it(catalog: SqlCatalog) -> None:
     bucket = memory_bucket({"same": b"1", "changed": b"1", "gone": b"1"})
     of = reconciler(catalog, bucket)
     of.sweep()
@@ -47,7 +48,7 @@ def test_each_key_gets_what_settle_would_give_it(catalog: SqliteCatalog) -> None
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_random_histories_converge(catalog: SqliteCatalog, seed: int) -> None:
+def test_random_histories_converge(catalog: SqlCatalog, seed: int) -> None:
     rng = random.Random(seed)
     bucket = memory_bucket(page_size=rng.choice([1, 7, 1000]))
     of = reconciler(catalog, bucket)
@@ -63,7 +64,7 @@ def test_random_histories_converge(catalog: SqliteCatalog, seed: int) -> None:
         assert_equal(of)
 
 
-def test_keys_that_lie_close_together_are_looked_at_by_listing(catalog: SqliteCatalog) -> None:
+def test_keys_that_lie_close_together_are_looked_at_by_listing(catalog: SqlCatalog) -> None:
     names = [f"{n:05}.jpg" for n in range(2500)]
     bucket = memory_bucket(dict.fromkeys(names, b"1"))
     of = reconciler(catalog, bucket)
@@ -76,7 +77,7 @@ def test_keys_that_lie_close_together_are_looked_at_by_listing(catalog: SqliteCa
     assert_equal(of)
 
 
-def test_a_bucket_that_lists_in_no_order_is_not_listed(catalog: SqliteCatalog) -> None:
+def test_a_bucket_that_lists_in_no_order_is_not_listed(catalog: SqlCatalog) -> None:
     """It would be listed whole, to be sorted on disk, for every batch of events."""
     spec = DriverSpec(type="memory", bucket="box", options={"sorted": "no"})
     bucket = Bucket(MemoryDriver(), spec, url="memory://box?sorted=no")
@@ -89,7 +90,7 @@ def test_a_bucket_that_lists_in_no_order_is_not_listed(catalog: SqliteCatalog) -
     assert_equal(of)
 
 
-def test_keys_far_apart_are_looked_at_one_by_one(catalog: SqliteCatalog) -> None:
+def test_keys_far_apart_are_looked_at_one_by_one(catalog: SqlCatalog) -> None:
     bucket = memory_bucket({f"{n:06}": b"" for n in range(60_000)})
     of = reconciler(catalog, bucket)
     for start in range(3):
@@ -100,7 +101,7 @@ def test_keys_far_apart_are_looked_at_one_by_one(catalog: SqliteCatalog) -> None
     assert len(live(catalog, of.dataset)) == 90
 
 
-def test_what_fails_stands_in_its_place_and_the_others_go_on(catalog: SqliteCatalog) -> None:
+def test_what_fails_stands_in_its_place_and_the_others_go_on(catalog: SqlCatalog) -> None:
     class Denies(MemoryDriver):
         def stat(self, key: str) -> ObjectInfo:
             if key == "b":
@@ -118,7 +119,7 @@ def test_what_fails_stands_in_its_place_and_the_others_go_on(catalog: SqliteCata
 
 
 def test_one_that_comes_too_late_is_settled_again(
-    catalog: SqliteCatalog, monkeypatch: pytest.MonkeyPatch
+    catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = memory_bucket({"a": b"1", "b": b"1"})
     of = reconciler(catalog, bucket)
@@ -135,7 +136,7 @@ def test_one_that_comes_too_late_is_settled_again(
 
 
 def test_a_catalog_that_is_down_is_told_for_every_key(
-    catalog: SqliteCatalog, monkeypatch: pytest.MonkeyPatch
+    catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of = reconciler(catalog, memory_bucket({"a": b"1", "b": b"1"}))
 
@@ -149,7 +150,7 @@ def test_a_catalog_that_is_down_is_told_for_every_key(
     assert told(of.settle_many(["a", "b"])) == ["+", "+"]
 
 
-def test_below_a_prefix_everything_that_differs_is_settled(catalog: SqliteCatalog) -> None:
+def test_below_a_prefix_everything_that_differs_is_settled(catalog: SqlCatalog) -> None:
     bucket = memory_bucket({
         "dir": b"", "dir-": b"", "dir/gone": b"", "dir/same": b"", "dir/\U0010fffd": b"", "dir0": b"", "dis": b"",
     })  # fmt: skip
@@ -170,14 +171,14 @@ def test_below_a_prefix_everything_that_differs_is_settled(catalog: SqliteCatalo
     assert_equal(of)
 
 
-def test_below_no_prefix_is_everything(catalog: SqliteCatalog) -> None:
+def test_below_no_prefix_is_everything(catalog: SqlCatalog) -> None:
     bucket = memory_bucket({"a": b"", "b/c": b""})
     of = reconciler(catalog, bucket)
     assert len(list(of.settle_below(""))) == 2
     assert_equal(of)
 
 
-def test_below_a_prefix_it_ends_where_the_caller_says_so(catalog: SqliteCatalog) -> None:
+def test_below_a_prefix_it_ends_where_the_caller_says_so(catalog: SqlCatalog) -> None:
     bucket = memory_bucket({f"d/{n:04}": b"" for n in range(3000)}, page_size=1000)
     of = reconciler(catalog, bucket)
     catalog.span = 1
@@ -197,7 +198,7 @@ def test_below_a_prefix_it_ends_where_the_caller_says_so(catalog: SqliteCatalog)
 )
 @pytest.mark.parametrize("others", [0, 1, 40])
 def test_a_key_that_no_store_could_hold_is_an_error_of_its_own(
-    catalog: SqliteCatalog, bad: str, others: int
+    catalog: SqlCatalog, bad: str, others: int
 ) -> None:
     """Also among so many that they are looked at by listing: it gets no row, and stops nobody else."""
     names = [f"{n:02}" for n in range(others)]
@@ -212,7 +213,7 @@ def test_a_key_that_no_store_could_hold_is_an_error_of_its_own(
 
 
 @pytest.mark.parametrize("prefix", ["d/", "d/\U0010ffff", "\ud7ff", "\U0010ffff"])
-def test_below_a_prefix_nothing_is_left_out(catalog: SqliteCatalog, prefix: str) -> None:
+def test_below_a_prefix_nothing_is_left_out(catalog: SqlCatalog, prefix: str) -> None:
     inside = [prefix, prefix + "a", prefix + "\U0010ffff", prefix + "\U0010ffff\U0010ffffz", prefix + "é"]
     outside = ["c", "d.", "d0", "\ue000", "d\U0010ffff"]
     bucket = memory_bucket(dict.fromkeys([*inside, *outside], b"bytes"))
@@ -239,7 +240,7 @@ def labelled(of: Reconciler, key: str) -> str:
 def test_a_renamed_object_keeps_its_item_whichever_event_comes_first(
     tmp_path: Path, order: list[str]
 ) -> None:
-    with SqliteCatalog(tmp_path / "c.db") as catalog:
+    with open_at(tmp_path / "c.db") as catalog:
         bucket = memory_bucket()
         of = Reconciler(catalog, catalog.ensure_dataset("d", bucket.spec), bucket)
         put(bucket, "old", b"bytes")
@@ -259,7 +260,7 @@ def test_a_renamed_object_keeps_its_item_whichever_event_comes_first(
 
 
 def test_a_rename_that_is_not_certain_is_none(tmp_path: Path) -> None:
-    with SqliteCatalog(tmp_path / "c.db") as catalog:
+    with open_at(tmp_path / "c.db") as catalog:
         bucket = memory_bucket()
         of = Reconciler(catalog, catalog.ensure_dataset("d", bucket.spec), bucket)
         for key in ("a", "b"):

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from syncagent import reconcile
-from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.drivers import parallel
 from syncagent.drivers.memory import MemoryDriver
 from syncagent.errors import AccessDenied, SyncAgentError, Transient
 from syncagent.model import ObjectInfo, Outcome, Report
 from syncagent.reconcile import Reconciler
 from tests.engine import assert_equal, drop, memory_bucket, put, reconciler
+from tests.rigs.catalogs import open_at
 
 PAGE = 20
 SIZE = 1000
@@ -70,8 +71,8 @@ def of(
 ) -> Iterator[Reconciler]:
     """A bucket that changed in every way since it was swept: 30 vanished, 30 came, 10 changed, 10 moved."""
     if request.param == "spans":  # as a catalog far away has it: rows are compared by many at once
-        monkeypatch.setattr(SqliteCatalog, "span", 150)
-    with SqliteCatalog(tmp_path / "catalog.db") as catalog:
+        monkeypatch.setattr(SqlCatalog, "span", 150)
+    with open_at(tmp_path / "catalog.db") as catalog:
         bucket = memory_bucket({f"{n:04}": b"%d" % n for n in range(SIZE)}, driver=driver)
         made = reconciler(catalog, bucket, listers=4)
         made.sweep()
@@ -116,7 +117,7 @@ def test_the_same_by_any_number(of: Reconciler, listers: int) -> None:
 
 def test_a_first_sweep(driver: Ranged, tmp_path: Path) -> None:
     bucket = memory_bucket({f"{n:04}": b"%d" % n for n in range(SIZE)}, driver=driver)
-    with SqliteCatalog(tmp_path / "catalog.db") as catalog:
+    with open_at(tmp_path / "catalog.db") as catalog:
         of = reconciler(catalog, bucket, listers=4)
         report = of.sweep()
         assert (report.listed, counts(report)) == (SIZE, (SIZE, 0, 0, 0, 0))

@@ -22,12 +22,13 @@ from syncagent.errors import InvalidInput, NotFound, SyncAgentError, Transient
 from syncagent.ingest.gather import FROM_JSON, Link, Options, gather, manifest
 from syncagent.ingest.upload import Uploaded, Uploader
 from syncagent.model import Action, DriverSpec, Outcome, Scope
+from tests.rigs.catalogs import url_of
 
 
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     monkeypatch.setenv("SYNCAGENT_TEST_NO_BACKOFF", "1")
-    with Agent(load(catalog=f"sqlite:///{tmp_path / 'catalog.db'}")) as one:
+    with Agent(load(catalog=url_of(tmp_path / "catalog.db"))) as one:
         yield one
 
 
@@ -309,11 +310,11 @@ def test_a_put_that_failed_or_arrived_damaged_is_sent_again(
 def test_an_item_that_a_person_deleted_comes_back_with_its_upload(
     agent: Agent, dataset: Dataset, folder: Path
 ) -> None:
+    from syncagent.catalog.sql.catalog import SqlCatalog
     from syncagent.catalog.sql.items import Items
-    from syncagent.catalog.sql.sqlite import SqliteCatalog
 
     run(agent, dataset, folder / "a.jpg")
-    items = Items(cast(SqliteCatalog, agent.catalog))
+    items = Items(cast(SqlCatalog, agent.catalog))
     items.dismiss(agent.catalog.labels.at(dataset.id, ["a.jpg"])["a.jpg"].id, by="ann@example.com")
     assert agent.catalog.labels.at(dataset.id, ["a.jpg"]) == {}
     run(agent, dataset, folder / "a.jpg")
@@ -323,10 +324,10 @@ def test_an_item_that_a_person_deleted_comes_back_with_its_upload(
 def test_a_dataset_without_a_bucket_keeps_bytes_beside_the_catalog(
     agent: Agent, folder: Path, tmp_path: Path
 ) -> None:
+    from syncagent.catalog.sql.catalog import SqlCatalog
     from syncagent.catalog.sql.datasets import Datasets
-    from syncagent.catalog.sql.sqlite import SqliteCatalog
 
-    catalog = cast(SqliteCatalog, agent.catalog)
+    catalog = cast(SqlCatalog, agent.catalog)
     project = catalog.db.sql("SELECT id FROM project")[0][0]
     Datasets(catalog).create(project, "plain", by="ann@example.com")
     found = catalog.dataset("plain")
@@ -343,7 +344,7 @@ def test_uploads_into_each_cloud(
 ) -> None:
     store = request.getfixturevalue(rig).store(rig.partition("_")[0], f"up-{uuid.uuid4().hex[:12]}")
     (folder / "large.bin").write_bytes(bytes(range(256)) * 40_000)  # more than one part
-    with Agent(load(catalog=f"sqlite:///{tmp_path / 'catalog.db'}")) as agent:
+    with Agent(load(catalog=url_of(tmp_path / "catalog.db"))) as agent:
         if store.integration is not None:
             agent.catalog.create_integration(store.integration)
         name = store.integration.name if store.integration else None
@@ -387,7 +388,7 @@ def test_the_example_of_the_docs_uploads_an_array(
 
     page = (Path(__file__).parents[2] / "docs/ingest.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    monkeypatch.setenv("SYNCAGENT_CATALOG", f"sqlite:///{tmp_path / 'catalog.db'}")
+    monkeypatch.setenv("SYNCAGENT_CATALOG", url_of(tmp_path / "catalog.db"))
     (tmp_path / "photos").mkdir()
     with Agent(load()) as agent:
         agent.resolve(str(tmp_path / "photos"), create=True)

@@ -21,8 +21,8 @@ import pytest
 
 from syncagent.agent import Agent
 from syncagent.catalog import Dataset
+from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.items import Items
-from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.sql.webhooks import Webhooks
 from syncagent.config import load
 from syncagent.drivers.memory import MemoryDriver, open_driver
@@ -31,6 +31,7 @@ from syncagent.handlers import outbox
 from syncagent.handlers.outbox import Teller, event_of, key_of, new_secret, post, signed
 from syncagent.model import DriverSpec, ObjectInfo
 from syncagent.reconcile import Reconciler
+from tests.rigs.catalogs import url_of
 from tests.rigs.fake_http import DROP, FakeHttp, Request
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
@@ -76,7 +77,7 @@ class World:
 def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     with (
         FakeHttp(lambda _: (204, {}, b"")) as receiver,
-        Agent(load(catalog=f"sqlite:///{tmp_path / 'c.db'}")) as agent,
+        Agent(load(catalog=url_of(tmp_path / "c.db"))) as agent,
     ):
         yield World(agent, f"w-{tmp_path.name}", receiver)
 
@@ -143,7 +144,7 @@ def test_what_people_do_is_told_too(world: World) -> None:
     world.put("a")
     world.of.settle("a")
     catalog = world.agent.catalog
-    assert isinstance(catalog, SqliteCatalog)
+    assert isinstance(catalog, SqlCatalog)
     item = catalog.item(world.dataset.id, "a")
     Items(catalog).rename(item.id, "z", by="somebody")
     Items(catalog).dismiss(item.id, by="somebody")
@@ -218,7 +219,7 @@ def test_two_tellers_tell_each_event_once(world: World) -> None:
 def test_a_kill_after_the_settle_loses_no_event(tmp_path: Path) -> None:
     """The event is written with the item: whoever comes next tells it."""
     (tmp_path / "photos").mkdir()
-    catalog = f"sqlite:///{tmp_path / 'c.db'}"
+    catalog = url_of(tmp_path / "c.db")
     script = f"""
 import os
 from syncagent.agent import Agent
@@ -260,7 +261,7 @@ def test_an_event_that_is_refused_holds_up_its_own_item_only(
     assert (hook.failures, hook.error) == (0, "the webhook answers 400")
     monkeypatch.setattr(outbox, "_KEPT_SECONDS", -10)
     catalog = world.agent.catalog
-    assert isinstance(catalog, SqliteCatalog)
+    assert isinstance(catalog, SqlCatalog)
     catalog.db.change_sql("UPDATE outbox SET retry_at = 0")
     teller = Teller(world.webhooks)
     teller.start()
@@ -275,7 +276,7 @@ def test_one_webhook_that_cannot_be_told_keeps_no_other_waiting(
     monkeypatch.setattr(outbox, "_TURN_SECONDS", 0.5)
     monkeypatch.setattr(outbox, "_TIMEOUT", 0.5)
     catalog = world.agent.catalog
-    assert isinstance(catalog, SqliteCatalog)
+    assert isinstance(catalog, SqlCatalog)
     sock = socket.create_server(("127.0.0.1", 0))
     ended = threading.Event()
 
@@ -299,9 +300,9 @@ def test_one_webhook_that_cannot_be_told_keeps_no_other_waiting(
         )
         world.webhooks.put(name, url, SECRET, private=True)
         catalog.settle(dataset.id, "x", ObjectInfo("x", "1", 1, "2026-01-01T00:00:00Z"), expect_rev=0)
-    catalog.db.change_sql(
-        "UPDATE webhook SET sealed = x'00' WHERE dataset = (SELECT n FROM dataset WHERE name = 'a-seal')"
-    )
+    number = catalog.source(catalog.dataset("a-seal").id)["dataset"]
+    broken = {"dataset": number, "url": "http://127.0.0.1:1", "sealed": b"\0", "private": 1, "now": 0}
+    catalog.db.change("put_webhook", broken)
     teller = Teller(world.webhooks)
     teller.start()
     world.put("a")
@@ -344,7 +345,7 @@ def test_without_a_webhook_nothing_is_kept(world: World) -> None:
     world.put("a")
     world.of.sweep()
     catalog = world.agent.catalog
-    assert isinstance(catalog, SqliteCatalog)
+    assert isinstance(catalog, SqlCatalog)
     assert catalog.db.sql("SELECT count(*) FROM outbox") == [(0,)]
     with pytest.raises(NotFound):
         world.webhooks.remove(world.dataset.name)
@@ -358,7 +359,7 @@ def test_a_dataset_that_goes_takes_its_webhook_along(world: World) -> None:
     world.agent.catalog.remove_dataset(world.dataset.name)
     assert world.webhooks.all() == []
     catalog = world.agent.catalog
-    assert isinstance(catalog, SqliteCatalog)
+    assert isinstance(catalog, SqlCatalog)
     assert catalog.db.sql("SELECT count(*) FROM outbox") == [(0,)]
 
 
@@ -384,9 +385,9 @@ def test_secrets_are_made_checked_and_never_shown(world: World, tmp_path: Path) 
     hook = world.webhooks.get(world.dataset.name)
     assert SECRET not in repr(hook)
     assert world.webhooks.secret(hook) == SECRET
-    assert (
-        SECRET.encode() not in Path(f"{world.agent.settings.catalog.removeprefix('sqlite:///')}").read_bytes()
-    )
+    assert isinstance(world.agent.catalog, SqlCatalog)
+    ((sealed,),) = world.agent.catalog.db.sql("SELECT sealed FROM webhook")
+    assert SECRET.encode() not in sealed
     (tmp_path / "secret").write_text(SECRET)
     world.webhooks.put(
         world.dataset.name, f"{world.receiver.url}/hook", f"file://{tmp_path / 'secret'}", private=True

@@ -48,6 +48,10 @@ class Database(Protocol):
         """Run a named statement; returns how many rows it wrote."""
         ...
 
+    def change_sql(self, statement: str, parameters: Parameters = ()) -> int:
+        """Run a statement in the database's own language; returns how many rows it wrote."""
+        ...
+
     def change_many(self, name: str, parameters: Iterable[Parameters]) -> None:
         """Run a named statement for each of `parameters`."""
         ...

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, LiteralString
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import errors, sql
@@ -198,9 +199,13 @@ class PostgresConnection:
 
     def change(self, name: str, parameters: Parameters = ()) -> int:
         """See `Database.change`."""
+        return self.change_sql(self._queries[name], parameters)
+
+    def change_sql(self, statement: LiteralString, parameters: Parameters = ()) -> int:
+        """See `Database.change_sql`."""
         with self._client() as client, client.cursor() as cursor:
             self.statements += 1
-            return cursor.execute(self._queries[name], parameters).rowcount
+            return cursor.execute(statement, parameters).rowcount
 
     def change_many(self, name: str, parameters: Iterable[Parameters]) -> None:
         """See `Database.change_many`. Sent at once, in one transaction."""
@@ -432,6 +437,13 @@ def shown(conninfo: str) -> str:
     return f"postgresql://{where}/{told.get('dbname') or (f'?service={service}' if service else '')}"
 
 
+def without_password(url: str) -> str:
+    """A catalog's URL as another machine may be told it: it brings its own password, by ``PGPASSWORD`` or a password file."""
+    told = conninfo_to_dict(_conninfo(url))
+    kept = {name: str(value) for name, value in told.items() if "password" not in name and value is not None}
+    return f"postgresql:///?{urlencode(kept, quote_via=quote)}"
+
+
 def _conninfo(url: str) -> str:
     try:
         told = conninfo_to_dict(url)
@@ -531,4 +543,12 @@ def _unreached(error: Exception, name: str) -> SyncAgentError:
     return Transient(f"the catalog {name} is out of reach", resource=name, hint="check that it runs")
 
 
-__all__ = ["Locks", "PostgresConnection", "TransactionStatus", "apply", "schema_version", "shown"]
+__all__ = [
+    "Locks",
+    "PostgresConnection",
+    "TransactionStatus",
+    "apply",
+    "schema_version",
+    "shown",
+    "without_password",
+]
