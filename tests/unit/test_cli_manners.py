@@ -193,7 +193,8 @@ def test_secrets_are_sealed_and_never_shown(
     assert "AKIA" not in said.out
     for file in tmp_path.glob("catalog.db*"):
         assert b"hunter2" not in file.read_bytes()
-    assert stat.S_IMODE((tmp_path / "catalog.db.key").stat().st_mode) == 0o600
+    key = Path(os.environ.get("SYNCAGENT_SECRET_KEY_FILE", tmp_path / "catalog.db.key"))
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert run(["integrations", "create", "x", "--type", "s3", "--option", "secret=oops"]) == 2
     assert "oops" not in error(capsys)
     assert run(["sync", "s3://KEY:SECRET@bucket/x"]) == 2
@@ -274,6 +275,7 @@ def test_the_same_name_for_another_source_is_refused(
 def test_a_locked_catalog_exits_5_and_a_newer_one_2(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SYNCAGENT_CATALOG", f"sqlite:///{tmp_path / 'catalog.db'}")
     run(["sync", str(photos), "--quiet"])
     capsys.readouterr()
     monkeypatch.setenv("SYNCAGENT_CATALOG_TIMEOUT", "0")

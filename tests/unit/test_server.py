@@ -410,14 +410,22 @@ def test_answers_are_sent_at_once() -> None:
         socket.create_connection(bound.getsockname(), timeout=5).close()  # before anything serves it
 
 
-def test_asking_for_an_item_counts_nothing(client: TestClient, owner: dict[str, str], dataset: str) -> None:
+def test_asking_for_an_item_counts_nothing(
+    client: TestClient, owner: dict[str, str], dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app: Any = client.app
     item = upload(client, owner, dataset, "/a.txt").json()["id"]
     statements: list[str] = []
-    app.state.platform.catalog.db._db.set_trace_callback(statements.append)
-    assert client.get(f"/api/v1/items/{item}", headers=owner).status_code == 200
-    app.state.platform.catalog.db._db.set_trace_callback(None)
-    ran = [one for one in statements if "count(" in one and "CASE WHEN 0" not in one]
+    run = app.state.platform.catalog.db.sql
+
+    def noted(statement: str, parameters: Any = ()) -> Any:
+        statements.append(f"{statement} with {parameters}")
+        return run(statement, parameters)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(app.state.platform.catalog.db, "sql", noted)
+        assert client.get(f"/api/v1/items/{item}", headers=owner).status_code == 200
+    ran = [one for one in statements if "count(" in one and "'counted': False" not in one]
     assert statements and not ran, "a count walks over the whole dataset"
 
 
@@ -585,7 +593,7 @@ def test_bytes_that_no_item_has_are_collected(
     ids = {one.key: one.id for one in catalog.items(dataset)}
     for name in ("drop", "fresh", "again"):
         client.delete(f"/api/v1/items/{ids[name]}", headers=owner)
-    files = {path.read_bytes(): path for path in (tmp_path / "catalog.db.files").glob("??/*")}
+    files = {path.read_bytes(): path for path in catalog.files.root.glob("??/*")}
     for body in (b"keep", b"drop"):
         os.utime(files[body], (1, 1))
     assert catalog.vacuum()["files"] == 0, "the trash can still be brought back"

@@ -333,7 +333,7 @@ def test_a_dataset_without_a_bucket_keeps_bytes_beside_the_catalog(
     found = catalog.dataset("plain")
     assert run(agent, found, folder, metadata={"k": 1}).added == 4
     digest = hashlib.sha256(b"text of a.jpg").hexdigest()
-    assert (tmp_path / f"catalog.db.files/{digest[:2]}/{digest[2:]}").read_bytes() == b"text of a.jpg"
+    assert (catalog.files.root / f"{digest[:2]}/{digest[2:]}").read_bytes() == b"text of a.jpg"
     assert run(agent, found, folder, overwrite=True).same == 4
     assert catalog.labels.at(found.id, ["in/a.jpg"])["in/a.jpg"].user == {"k": 1}
 

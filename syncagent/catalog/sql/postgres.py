@@ -15,7 +15,7 @@ from syncagent.catalog.sql.postgres_connection import PostgresConnection
 from syncagent.catalog.sql.types import BY_SUFFIX
 from syncagent.catalog.vault import Vault
 from syncagent.digest import Digest
-from syncagent.errors import Conflict
+from syncagent.errors import Conflict, InvalidInput
 from syncagent.model import ObjectInfo, Report, Row, Settle
 from syncagent.retry import retrying
 
@@ -124,14 +124,30 @@ class PostgresCatalog(SqlCatalog):
                 made.update(key for (key,) in self.db.sql(_INSERT_OTHERS, given))
         return {row[5] for row in rows} - made
 
+    def settling(
+        self, dataset: str, key: str, found: ObjectInfo | None, expect_rev: int
+    ) -> tuple[str, dict[str, Any]]:
+        """See `SqlCatalog.settling`.
+
+        :raises InvalidInput: no text of PostgreSQL, or no entry of an index, holds such a key.
+        """
+        if not _fits(key):
+            raise InvalidInput(
+                f"{_told(key)[:80]!r} is a key that PostgreSQL cannot hold",
+                resource=_told(key),
+                hint=f"rename the object: no NUL, at most {_LONGEST} bytes",
+            )
+        return super().settling(dataset, key, found, expect_rev)
+
     def settle_many(self, dataset: str, settles: Sequence[Settle]) -> list[Row | None]:
         """See `Catalog.settle_many`. One transaction.
 
-        First the new keys, in order; then it takes the rows that nobody holds. What somebody holds comes too late.
+        First the new keys, in order; then it takes the rows that nobody holds. What somebody holds comes too late, as does
+        a key that cannot be held: `settle` tells why.
         """
         done: list[Row | None] = [None] * len(settles)
         order = sorted(range(len(settles)), key=lambda at: settles[at].key)
-        new = [at for at in order if not settles[at].expect_rev]
+        new = [at for at in order if not settles[at].expect_rev and _fits(settles[at].key)]
         old = [at for at in order if settles[at].expect_rev and _fits(settles[at].key)]
         with self.db.transaction(alone=False):
             self._settle_all(dataset, settles, new, done)

@@ -39,6 +39,7 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
+_CONNECT_SECONDS = 10.0  # that a connection may take at least
 _FRESH_SECONDS = 1.0  # so long after its last use a connection is taken to be sound
 _BUSY_SECONDS = 600  # longer than a statement of ours takes
 _OLDEST = 13_00_00
@@ -75,7 +76,7 @@ class PostgresConnection:
             min_size=0,
             max_size=pool,
             max_idle=60,
-            timeout=timeout,
+            timeout=max(timeout, _CONNECT_SECONDS),
             num_workers=1,
             configure=self._configure,
             check=_check,
