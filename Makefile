@@ -37,6 +37,7 @@ bench: .venv/.ready rigs
 	@$(PY) benchmarks/listing_s3.py
 	@$(PY) benchmarks/query.py
 	@$(PY) benchmarks/rest.py
+	@$(PY) benchmarks/check.py
 	@$(PY) benchmarks/ingest.py
 	@$(PY) benchmarks/events.py
 	@$(PY) benchmarks/coldstart.py
