@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -422,3 +423,32 @@ def test_giving_space_back_takes_no_memory_for_all_of_it(path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
     assert path.stat().st_size > 50_000_000
     assert int(done.stdout) < 20_000, "kB"
+
+
+def test_batches_of_any_size_at_any_time_share_their_statements(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of a thousand rows takes nearly a megabyte, and Python keeps those that differ."""
+    asked: set[str] = set()
+    change = Connection.change_sql
+
+    def noting(self: Connection, statement: str, parameters: Any = ()) -> int:
+        asked.add(statement)
+        return change(self, statement, parameters)
+
+    monkeypatch.setattr(Connection, "change_sql", noting)
+    seconds = iter(range(10**9, 2 * 10**9))
+    with SqliteCatalog(path, clock=lambda: next(seconds)) as catalog:
+        dataset = catalog.ensure_dataset("box", SPEC).id
+        keys = (f"{n:05}" for n in range(10**5))
+        sizes = [1, 9, 11, 537, 1001, 2222]
+        for size in sizes:
+            assert catalog.insert_new(dataset, [info(next(keys)) for _ in range(size)], run=7) == []
+        assert catalog.count(dataset) == sum(sizes)
+        assert (
+            len(
+                {item.created_at for item in (catalog.item(dataset, "00000"), catalog.item(dataset, "00100"))}
+            )
+            == 2
+        )
+    assert len([one for one in asked if one.startswith("INSERT INTO item (")]) == 4

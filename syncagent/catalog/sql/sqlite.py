@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,10 @@ from syncagent.catalog.sql.types import BY_SUFFIX
 from syncagent.catalog.vault import Vault
 from syncagent.model import ObjectInfo
 
-_INSERT = 1000  # rows a statement: one call into SQLite inserts them all, without Python's lock
+# Rows a statement: one call into SQLite inserts them all, without Python's lock. What is left goes in smaller ones, as a
+# statement of a thousand rows takes 0.8 MB, and Python keeps the last 128 that differ.
+_INSERT = (1000, 100, 10, 1)
+_WIDTH = 1 + len(ObjectInfo._fields)  # what is bound of a row
 
 
 class SqliteCatalog(SqlCatalog):
@@ -46,10 +49,9 @@ class SqliteCatalog(SqlCatalog):
         with self.db.transaction():
             # Numbers grow, and nobody else writes in this transaction: rows up to here were there before.
             ((last,),) = self.db.sql("SELECT coalesce(max(n), 0) FROM item")
-            for start in range(0, len(found), _INSERT):
-                batch = found[start : start + _INSERT]
-                statement = _insert_statement(len(batch), source["dataset"], source["driver"], run, now)
-                written = self._file.change_sql(statement, _bound(batch))
+            for batch in _batches(found):
+                statement = _insert_statement(len(batch), source["dataset"], source["driver"], run)
+                written = self._file.change_sql(statement, _bound(batch, now))
                 if written != len(batch):
                     given = {**source, "keys": self.db.array(o.key for o in batch), "last": last}
                     known += [key for (key,) in self.db.sql(_KNOWN, given)]
@@ -94,20 +96,28 @@ _KNOWN = (
 )
 
 
+def _batches(found: Sequence[ObjectInfo]) -> Iterator[Sequence[ObjectInfo]]:
+    start = 0
+    for size in _INSERT:
+        while len(found) - start >= size:
+            yield found[start : start + size]
+            start += size
+
+
 @lru_cache(maxsize=64)
-def _insert_statement(rows: int, dataset: int, driver: int, run: int, now: int) -> str:
-    # Numbers of ours, written out: fewer parameters a row, so more rows fit SQLite's limit.
-    one = f"({int(dataset)},{int(driver)},1,{int(run)},{int(now)},{','.join('?' * len(ObjectInfo._fields))})"
+def _insert_statement(rows: int, dataset: int, driver: int, run: int) -> str:
+    # Numbers of ours that stay, written out: fewer parameters a row, so more rows fit SQLite's limit.
+    one = f"({int(dataset)},{int(driver)},1,{int(run)},{','.join('?' * _WIDTH)})"
     return (
         f"INSERT INTO item (dataset, driver, rev, run, created_at, {', '.join(ObjectInfo._fields)})"
         f" VALUES {','.join([one] * rows)} ON CONFLICT DO NOTHING"
     )
 
 
-def _bound(batch: Sequence[ObjectInfo]) -> list[Any]:
+def _bound(batch: Sequence[ObjectInfo], now: int) -> list[Any]:
     """What `_insert_statement` binds. A listing may tell no types; the names do."""
-    values: list[Any] = list(chain.from_iterable(batch))
-    values[7 :: len(ObjectInfo._fields)] = [
+    values: list[Any] = list(chain.from_iterable(map((now,).__add__, batch)))
+    values[8::_WIDTH] = [
         BY_SUFFIX[found[0].rpartition(".")[2]] if found[7] is None else found[7] for found in batch
     ]
     return values
