@@ -689,6 +689,7 @@ class _Sweep:
         bucket, listers = self._of.bucket, self._of.listers if self._of.bucket.parallel else 1
         crew = bucket.crew(Partition(listers, hints, ranges), listers, processes=self._of.processes)
         new: list[ObjectInfo] = []
+        changed: list[str] = []
         missing: list[str] = []
         parts: dict[Range, _Part] = {}
         done: dict[Range, tuple[str | None, bool]] = {}
@@ -698,6 +699,9 @@ class _Sweep:
             for one, (cursor, ended) in done.items():
                 crew.done_until(one, cursor, ended=ended)
             done.clear()
+            # Just before it is recorded: what a process did and did not tell is done again, and counted as the same.
+            self._settle_all(changed)
+            changed.clear()
             self._advance(None, new, missing, crew.left())
 
         with contextlib.closing(crew.pieces()) as pieces:
@@ -709,19 +713,19 @@ class _Sweep:
                         continue
                     for difference in part.differences(self._catalog, self._dataset, piece):
                         new += difference.new
+                        changed += [found.key for found, _ in difference.changed]
                         missing += [row.key for row in difference.missing]
-                        self._settle_all([found.key for found, _ in difference.changed])
                         self._report.listed += difference.listed
                         self._report.same += difference.listed - len(difference.new) - len(difference.changed)
                     done[piece.range] = part.cursor, piece.ended
                     if piece.ended:
                         del parts[piece.range]
                     due = time.monotonic() - advanced >= _ADVANCE_SECONDS
-                    if due or len(new) >= _INSERT or len(missing) >= _INSERT:
+                    if due or max(len(new), len(changed), len(missing)) >= _INSERT:
                         advance()
                         advanced = time.monotonic()
                         if self._ended:
-                            break
+                            crew.finish()
             finally:
                 advance()
 

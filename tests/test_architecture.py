@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
     {"reconcile"},
     {"ingest"},
     {"agent"},
-    {"handlers", "packaging"},  # below the daemon and the CLI, which settle events as the functions do
+    {"handlers", "packaging", "cluster"},  # below the daemon and the CLI, which settle events as the functions do
     {"cli", "server", "daemon"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -52,7 +52,11 @@ HOMES = {
     "croniter": r"daemon/schedule\.py",
     "fastavro": r"drivers/azure_feed\.py",
     "sqlite3": r"catalog/sql/\w+\.py|drivers/bucket\.py",
+    "psycopg": r"catalog/sql/postgres_connection\.py",
+    "psycopg_pool": r"catalog/sql/postgres_connection\.py",
     "cryptography": r"catalog/vault\.py",
+    "distributed": r"cluster/dask\.py",
+    "dask": r"cluster/dask\.py",
     "av": r"ingest/probe/containers\.py|ingest/thumbnails\.py",
     "pyarrow": r"ingest/tables\.py|ingest/formats/table\.py|drivers/inventory_rows\.py",
     "click": r"cli/.*",
@@ -71,6 +75,8 @@ LAZY = {
     "pyarrow",
     "opentelemetry",
     "fastavro",
+    "distributed",
+    "dask",
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from bisect import insort
 from collections import defaultdict
+from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ from syncagent.model import Action, Outcome, Report
 
 if TYPE_CHECKING:
     from syncagent.agent import Agent
+    from syncagent.reconcile import Elsewhere, Reconciler
 
 _dataset_option = option("--dataset", metavar="NAME", help="The dataset's name. Default: from the URL.")
 
@@ -35,6 +38,11 @@ _dataset_option = option("--dataset", metavar="NAME", help="The dataset's name. 
     metavar="URL",
     help="Instead of listing: an inventory report of the store's, by its manifest.json or the folder of reports.",
 )
+@option(
+    "--cluster",
+    metavar="URL",
+    help="Have a Dask cluster list and compare: dask://SCHEDULER:8786. Needs a catalog on PostgreSQL.",
+)
 @option("--quiet", is_flag=True, help="Only the summary.")
 @json_option
 @with_agent
@@ -46,10 +54,13 @@ def sync(
     max_deletes: int | None,
     fresh: bool,
     inventory: str | None,
+    cluster: str | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
     """Make a dataset equal to its bucket. TARGET is a URL, a folder or a dataset."""
+    if cluster is not None and inventory is not None:
+        raise click.UsageError("an inventory is read here, in minutes: give --inventory or --cluster")
     found = agent.resolve(target, name=dataset, integration=integration, create=True)
     reconciler = agent.reconciler(found)
     report_of = None
@@ -59,11 +70,15 @@ def sync(
             f"inventory of {report_of.report.taken_at}; what changed since then is for events or the next sweep"
         )
     total = 0 if quiet else agent.catalog.count(found.id)
-    with output.Progress(quiet=quiet, total=total) as progress:
+    with (
+        _spread(agent, reconciler, cluster) as elsewhere,
+        output.Progress(quiet=quiet, total=total) as progress,
+    ):
         report = reconciler.sweep(
             max_deletes=agent.settings.max_deletes,
             resume=not fresh,
             inventory=report_of,
+            elsewhere=elsewhere,
             on_outcome=None if quiet else output.Lines(as_json=as_json, limit=_limit(as_json)),
             on_progress=progress,
         )
@@ -81,6 +96,19 @@ def sync(
             hint="look with 'syncagent plan', then pass --max-deletes with the number you expect",
         )
     return EXIT_DIFFERS if report.failed or files_failed else 0
+
+
+@contextlib.contextmanager
+def _spread(agent: Agent, reconciler: Reconciler, cluster: str | None) -> Iterator[Elsewhere | None]:
+    """Who lists and compares for a sweep, instead of this process; None for nobody."""
+    if cluster is None:
+        yield None
+        return
+    from syncagent.cluster import Spread, check, open_engine
+
+    check(reconciler)
+    with contextlib.closing(open_engine(cluster)) as engine:
+        yield Spread(engine, reconciler, agent.settings)
 
 
 @click.command()

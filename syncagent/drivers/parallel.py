@@ -55,6 +55,7 @@ class Crew:
         self._close = close
         self._changed = threading.Condition()
         self._stopped = threading.Event()
+        self._finishing = False
         self._handed: queue.Queue[Piece | BaseException | None] = queue.Queue(workers * _AHEAD)
         self._allowed = workers
         self._failures = 0
@@ -94,6 +95,12 @@ class Crew:
                 thread.join(max(0.0, deadline - time.monotonic()))
             self._close()
 
+    def finish(self) -> None:
+        """List no more than the pages that are under way: `pieces` ends with them, and the rest is in `left`."""
+        with self._changed:
+            self._finishing = True
+            self._changed.notify_all()
+
     def done_until(self, one: Range, key: str | None, *, ended: bool) -> None:
         """Note that what was handed on is worked off: for `left`."""
         with self._changed:
@@ -122,7 +129,7 @@ class Crew:
     def _take(self, number: int) -> Range | None:
         """A range, as soon as there is one; None when there will be none."""
         with self._changed:
-            while not self._stopped.is_set():
+            while not self._stopped.is_set() and not self._finishing:
                 if number < self._allowed:
                     taken = self._partition.take()
                     if taken is not None:
@@ -168,7 +175,7 @@ class Crew:
         if not self._offer(Piece(taken, objects, ended, until)) or ended:
             return False
         with self._changed:
-            if number < self._allowed:
+            if number < self._allowed and not self._finishing:
                 return True
             # The store is busy: whoever is allowed to goes on with it, after what was just handed on.
             self._partition.give_back(taken)
