@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import syncagent
+from syncagent import __version__
 from syncagent.catalog.base import Ranges, Run
 from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.cluster.base import Done, Engine, Event, Failed, Lost, Told
@@ -62,7 +62,7 @@ class Spread:
         check(reconciler)
         self._engine, self._of = engine, reconciler
         self._order = {
-            "version": syncagent.__version__,
+            "version": __version__,
             "catalog": _without_password(settings.catalog),
             "stamp": reconciler.catalog.stamp,  # type: ignore[attr-defined]  # `check` has seen what it is
             "dataset": reconciler.dataset.name,
@@ -264,7 +264,7 @@ def _bug(task: _Task, event: Failed) -> SyncAgentError:
         return ConfigError(
             f"a worker of the cluster has no {error.name}",
             resource=error.name,
-            hint=f"install 'syncagent[s3,postgres]=={syncagent.__version__}' on all workers, with the extra of the store",
+            hint=f"install 'syncagent[s3,postgres]=={__version__}' on all workers, with the extra of the store",
         )
     made = SyncAgentError(
         f"{_shown(task)} failed on a worker: {type(error).__name__}", hint="-v shows where; please report it"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import syncagent
+from syncagent import __version__
 from syncagent.agent import Agent
 from syncagent.catalog.base import Ranges, Run
 from syncagent.catalog.sql.postgres import PostgresCatalog
@@ -51,9 +51,9 @@ def work(order: Order, tell: Callable[[Mapping[str, Any]], bool]) -> Mapping[str
 
 
 def _check_version(wanted: str) -> None:
-    if syncagent.__version__ != wanted:
+    if __version__ != wanted:
         raise ConfigError(
-            f"a worker has syncagent {syncagent.__version__}, and this is {wanted}",
+            f"a worker has syncagent {__version__}, and this is {wanted}",
             resource="syncagent",
             hint=f"install syncagent=={wanted} on all workers",
         )

@@ -185,7 +185,7 @@ def test_what_goes_wrong_is_named(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
         rig.sweep(of)
     assert isinstance(bug.value.__cause__, ZeroDivisionError)
     monkeypatch.undo()
-    monkeypatch.setattr("syncagent.__version__", "99.0")
+    monkeypatch.setattr(sweep, "__version__", "99.0")
     with pytest.raises(ConfigError, match=r"has syncagent .*, and this is 99.0; install syncagent==99.0"):
         rig.sweep(of)
     monkeypatch.undo()
