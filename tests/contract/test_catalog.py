@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import psycopg
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
@@ -31,7 +30,8 @@ from syncagent.errors import AccessDenied, AlreadyExists, ConfigError, Conflict,
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Settle
 from tests.engine import Clock, info
 from tests.keys import NASTY
-from tests.rigs.postgres import server
+from tests.rigs.catalogs import POSTGRES, url_of
+from tests.rigs.postgres import rows_of, server
 from tests.rigs.served import EMAIL, PASSWORD, BadNetwork, Served
 
 SPEC = DriverSpec(type="memory", bucket="box", name="box")
@@ -87,13 +87,7 @@ class MadePostgres(Made):
         )
 
     def raw(self) -> bytes:
-        with psycopg.connect(self.url) as client:
-            tables = client.execute(
-                "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
-            ).fetchall()
-            return b"".join(
-                repr(client.execute(f'SELECT * FROM "{table}"').fetchall()).encode() for (table,) in tables
-            )
+        return rows_of(self.url)
 
 
 class MadeServed(Made):
@@ -111,6 +105,8 @@ class MadeServed(Made):
 
     def raw(self) -> bytes:
         path = self.server.path
+        if POSTGRES:
+            return rows_of(url_of(path))
         return b"".join(
             file.read_bytes() for file in path.parent.glob(path.name + "*") if file.suffix != ".key"
         )

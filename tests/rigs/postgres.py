@@ -94,3 +94,14 @@ def server() -> Server:
     atexit.register(started.__exit__)
     os.environ[_SHARED] = started.__enter__().url
     return started
+
+
+def rows_of(url: str) -> bytes:
+    """Everything that a schema's tables hold."""
+    with psycopg.connect(url) as client:
+        tables = client.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+        ).fetchall()
+        return b"".join(
+            repr(client.execute(f'SELECT * FROM "{table}"').fetchall()).encode() for (table,) in tables
+        )

@@ -643,6 +643,8 @@ class SqlCatalog(ABC):
 
         Returns how many pairs `moves` will give. Both sides stay in the catalog, none in memory.
         """
+        if not self.missing(run, limit=1):
+            return 0  # else all that the run found would be read
         ((dataset, origin, driver),) = self.db.query("run_source", {"run": run})
         given = {"dataset": dataset, "driver": driver, "run": run, "origin": origin}
         with self.db.transaction(alone=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,8 @@ from syncagent.errors import Conflict, InvalidInput
 from syncagent.model import ObjectInfo, Report, Row, Settle
 from syncagent.retry import retrying
 
-_COLUMNS = ("dataset", "driver", "rev", "run", "created_at", *ObjectInfo._fields)
-_TYPES = ("int4", "int4", "int4", "int4", "int8", "text", "text", "int8", *["text"] * 6)
+_ARRAYS = {name: "bigint[]" if name == "size" else "text[]" for name in ObjectInfo._fields}
 _LONGEST = 2600  # bytes of a key that an index entry has room for
-_BATCH = 10_000
 
 
 class PostgresCatalog(SqlCatalog):
@@ -56,6 +54,8 @@ class PostgresCatalog(SqlCatalog):
         except BaseException:
             self._connection.close()
             raise
+
+    span = 10_000  # each comparison and each insert costs a round trip or four
 
     # -- what the reconciler needs ---------------------------------------------------------------
 
@@ -95,34 +95,45 @@ class PostgresCatalog(SqlCatalog):
         By COPY straight into the table, which no other way comes near. It knows no conflicts: where a key has a row by now,
         which is rare, its transaction is taken back and done again with a look at each key.
         """
-        left = [one.key for one in found if not _fits(one.key)]
+        keys = [one.key for one in found]
+        left = [] if _fit_all(keys) else [key for key in keys if not _fits(key)]
         # In the order of the keys: of two who insert the same ones, one waits for the other, and not each for each.
         fitting = sorted((one for one in found if not left or _fits(one.key)), key=_key)
         if not fitting:
             return left
-        source, now = self.source(dataset), self.now()
-        common = (source["dataset"], source["driver"], 1, run, now)
-        rows = [(*common, *one) for one in _typed(fitting)]
+        source = self.source(dataset)
+        common = {**source, "rev": 1, "run": run, "created_at": self.now()}
+        columns = [list(column) for column in zip(*fitting, strict=True)]
+        # A listing may tell no types; the names do.
+        columns[7] = [
+            BY_SUFFIX[key.rpartition(".")[2]] if told is None else told
+            for key, told in zip(columns[0], columns[7], strict=True)
+        ]
         try:
             with self.db.transaction(alone=False):
-                self._connection.copy("item", _COLUMNS, _TYPES, rows)
+                # Not waited for until it is on the disk: what a crash takes the next sweep finds again. Of two commits the
+                # later is never there without the earlier, so that no run says more than was written.
+                self.db.sql("SELECT set_config('synchronous_commit', 'off', true)")
+                given = [[value] * len(fitting) for value in common.values()]
+                self._connection.copy("item", (*common, *ObjectInfo._fields), [*given, *columns])
+                self._tell_new(common, columns[0])
         except Conflict:
-            known = retrying(self._insert_others)(rows)
-            return [one.key for one in found if one.key in known] + left
+            known = retrying(self._insert_others)(common, columns)
+            return [key for key in keys if key in known] + left
         return left
 
-    def _insert_others(self, rows: Sequence[tuple[Any, ...]]) -> set[str]:
+    def _insert_others(self, common: Mapping[str, int], columns: Sequence[Sequence[Any]]) -> set[str]:
         """Insert those without a row; returns the keys that have one."""
-        made: set[str] = set()
         with self.db.transaction(alone=False):
-            for start in range(0, len(rows), _BATCH):
-                batch = rows[start : start + _BATCH]
-                given = dict(
-                    zip(_COLUMNS[5:], map(list, zip(*(row[5:] for row in batch), strict=True)), strict=True)
-                )
-                given |= dict(zip(_COLUMNS[:5], batch[0][:5], strict=True))
-                made.update(key for (key,) in self.db.sql(_INSERT_OTHERS, given))
-        return {row[5] for row in rows} - made
+            given = {**common, **dict(zip(ObjectInfo._fields, columns, strict=True))}
+            made = {key for (key,) in self.db.sql(_INSERT_OTHERS, given)}
+            self._tell_new(common, columns[0])
+        return set(columns[0]) - made
+
+    def _tell_new(self, common: Mapping[str, int], keys: Sequence[str]) -> None:
+        """Put what this transaction has inserted for a sweep into the outbox, if the dataset has a webhook."""
+        if common["run"] and self.db.sql("SELECT 1 FROM webhook WHERE dataset = %(dataset)s", common):
+            self.db.change_sql(_TELL_NEW, {**common, "first": keys[0], "last": keys[-1]})
 
     def settling(
         self, dataset: str, key: str, found: ObjectInfo | None, expect_rev: int
@@ -257,11 +268,20 @@ _HOLD = (
     "SELECT key FROM item WHERE dataset = %(dataset)s AND driver = %(driver)s AND key = ANY(CAST(%(keys)s AS text[]))"
     " ORDER BY key FOR NO KEY UPDATE SKIP LOCKED"
 )
+# What this transaction inserted between two keys.
+_TELL_NEW = """
+INSERT INTO outbox (dataset, item, what, key, at)
+SELECT i.dataset, i.n, 'created', i.key, extract(epoch FROM now())::bigint
+FROM item i
+WHERE i.dataset = %(dataset)s AND i.driver = %(driver)s AND i.key >= %(first)s AND i.key <= %(last)s
+  AND i.xmin = pg_current_xact_id()::xid
+ORDER BY i.n
+"""
 # Objects that have no row; their keys.
 _INSERT_OTHERS = f"""
-INSERT INTO item ({", ".join(_COLUMNS)})
-SELECT %(dataset)s, %(driver)s, %(rev)s, %(run)s, %(created_at)s, o.* FROM unnest(
-    {", ".join(f"CAST(%({name})s AS {kind}[])" for name, kind in zip(_COLUMNS[5:], _TYPES[5:], strict=True))}) AS o
+INSERT INTO item (dataset, driver, rev, run, created_at, {", ".join(ObjectInfo._fields)})
+SELECT %(dataset)s, %(driver)s, %(rev)s, %(run)s, %(created_at)s, o.*
+FROM unnest({", ".join(f"CAST(%({name})s AS {kind})" for name, kind in _ARRAYS.items())}) AS o
 ON CONFLICT DO NOTHING RETURNING key
 """
 
@@ -270,12 +290,11 @@ def _key(found: ObjectInfo) -> str:
     return found.key
 
 
-def _typed(found: Sequence[ObjectInfo]) -> list[ObjectInfo]:
-    """With types. A listing may tell none; the names do."""
-    return [
-        one if one[7] is not None else one._replace(content_type=BY_SUFFIX[one[0].rpartition(".")[2]])
-        for one in found
-    ]
+def _fit_all(keys: Sequence[str]) -> bool:
+    """Whether all of some keys certainly fit; quick, for the many that do."""
+    return (
+        max(map(len, keys), default=0) <= _LONGEST and (text := "".join(keys)).isascii() and "\0" not in text
+    )
 
 
 def _fits(key: str) -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, LiteralString
 from urllib.parse import quote, urlencode
 
@@ -42,6 +44,9 @@ _DEFAULTS = {
 _CONNECT_SECONDS = 10.0  # that a connection may take at least
 _FRESH_SECONDS = 1.0  # so long after its last use a connection is taken to be sound
 _BUSY_SECONDS = 600  # longer than a statement of ours takes
+_CHUNK = 1000  # lines that are sent at once
+_SPECIAL = re.compile(r"[\\\t\n\r]")
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _OLDEST = 13_00_00
 Row = tuple[Any, ...]
 Client = psycopg.Connection[Row]
@@ -244,18 +249,20 @@ class PostgresConnection:
             row = cursor.execute(self._queries[name], parameters).fetchone()
             return int(row[0]) if row else 0
 
-    def copy(self, table: str, columns: Sequence[str], types: Sequence[str], rows: Iterable[Row]) -> None:
-        """Write rows into a table by COPY, in binary."""
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
-            sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+    def copy(self, table: str, names: Sequence[str], columns: Sequence[Sequence[Any]]) -> None:
+        """Write rows, given as columns of numbers or texts, into a table by COPY.
+
+        As text, which is put together by columns: to hand over row by row, in binary, took three times as long here.
+        """
+        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
+            sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, names))
         )
+        lines = zip(*map(_copied, columns), strict=True)
         with self._client() as client, client.cursor() as cursor:
             self.statements += 1
             with cursor.copy(statement) as copy:
-                copy.set_types(types)
-                write = copy.write_row
-                for row in rows:
-                    write(row)
+                while chunk := list(islice(lines, _CHUNK)):
+                    copy.write("\n".join(map("\t".join, chunk)) + "\n")
 
     def array(self, values: Iterable[Any]) -> list[Any]:
         """See `Database.array`."""
@@ -457,6 +464,23 @@ def _conninfo(url: str) -> str:
             "the catalog's URL is none that PostgreSQL's clients understand",
             hint="write postgresql://user@host/database, special characters as %XX",
         ) from None
+
+
+def _copied(column: Sequence[Any]) -> Sequence[str]:
+    """A column as COPY takes it."""
+    if column.count(column[0]) == len(column):  # often so: a bucket's objects have one storage class
+        return [_word(column[0])] * len(column)
+    if isinstance(column[0], str) and None not in column and not _SPECIAL.search("".join(column)):
+        return column
+    if isinstance(column[0], int):
+        return [*map(str, column)]
+    return [_word(value) for value in column]
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "\\N"
+    return value.translate(_ESCAPES) if isinstance(value, str) else str(value)
 
 
 def _used(client: Client) -> None:

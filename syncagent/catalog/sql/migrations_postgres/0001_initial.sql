@@ -108,8 +108,9 @@ CREATE TABLE item (
     updated_by text COLLATE "C"
 ) WITH (fillfactor = 90);
 CREATE UNIQUE INDEX item_key ON item (dataset, driver, key);
-CREATE INDEX item_order ON item (dataset, n) WHERE removed_at IS NULL;
-CREATE INDEX item_type ON item (dataset, content_type, type, hidden, removed_at) WHERE removed_at IS NULL;
+-- Pages by number, and counts by type, hidden and content type without the rows. SQLite has an index, item_type, for the
+-- latter: here it took a quarter of a bulk insert, as all rows of a type come to one place of it.
+CREATE INDEX item_order ON item (dataset, n) INCLUDE (type, hidden, content_type) WHERE removed_at IS NULL;
 
 CREATE TABLE item_metadata (
     item bigint PRIMARY KEY,
@@ -269,19 +270,17 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_dataset ON outbox (dataset, taken_until);
 CREATE INDEX outbox_item ON outbox (item);
 
--- Once a statement, not once a row: a first sweep inserts millions, and mostly there is no webhook.
+-- Of what a sweep finds (run > 0) its own transaction tells, in one statement: a trigger took a quarter of a bulk insert.
 CREATE FUNCTION item_created() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF EXISTS (SELECT 1 FROM webhook) THEN
-    INSERT INTO outbox (dataset, item, what, key, at)
-    SELECT i.dataset, i.n, 'created', i.key, extract(epoch FROM now())::bigint
-    FROM made i JOIN webhook w ON w.dataset = i.dataset
-    WHERE i.created_at IS NOT NULL AND i.removed_at IS NULL AND i.type = 'file' ORDER BY i.n;
-  END IF;
+  INSERT INTO outbox (dataset, item, what, key, at)
+  SELECT NEW.dataset, NEW.n, 'created', NEW.key, extract(epoch FROM now())::bigint
+  FROM webhook w WHERE w.dataset = NEW.dataset;
   RETURN NULL;
 END $$;
-CREATE TRIGGER item_created AFTER INSERT ON item REFERENCING NEW TABLE AS made
-FOR EACH STATEMENT EXECUTE FUNCTION item_created();
+CREATE TRIGGER item_created AFTER INSERT ON item FOR EACH ROW
+WHEN (NEW.run = 0 AND NEW.created_at IS NOT NULL AND NEW.removed_at IS NULL AND NEW.type = 'file')
+EXECUTE FUNCTION item_created();
 
 CREATE FUNCTION item_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
