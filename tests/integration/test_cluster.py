@@ -16,6 +16,7 @@ import pytest
 from cryptography.fernet import Fernet
 from distributed import Client, LocalCluster
 
+from syncagent import reconcile
 from syncagent.agent import Agent
 from syncagent.cluster import Spread, dask, open_engine, sweep
 from syncagent.cluster.base import Event, Order, Told
@@ -55,6 +56,12 @@ class Rig:
             return of.sweep(elsewhere=Spread(engine, of, self.agent.settings), **options)
         finally:
             engine.close()
+
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Progress is told ten times a second."""
+        monkeypatch.setattr(sweep, "_ADVANCE", 0.1)
+        monkeypatch.setattr(reconcile, "_ADVANCE_SECONDS", 0.1)
+        self.client.run(setattr, reconcile, "_ADVANCE_SECONDS", 0.1)
 
     def wait_for(self, workers: int) -> None:
         """Dask starts another worker for one that was killed, after a while."""
@@ -143,20 +150,21 @@ def interrupted(at: int) -> Callable[[Report], None]:
     return progress
 
 
-def test_interrupted_and_resumed_by_the_other(rig: Rig) -> None:
+def test_interrupted_and_resumed_by_the_other(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.quick(monkeypatch)
     of = rig.reconciler("ours")
     with pytest.raises(KeyboardInterrupt):
-        rig.sweep(of, on_progress=interrupted(200))
+        rig.sweep(of, on_progress=interrupted(1))
     (run, *_) = of.catalog.runs()
     assert run.state == "interrupted"
     assert run.ranges
     assert run.report.listed == run.report.added == of.catalog.count(of.dataset.id) < SIZE
     asked = rig.s3.pages
-    time.sleep(3 * SECONDS)
+    time.sleep(2 * rig.s3.seconds)
     assert rig.s3.pages == asked, "nobody works on"
     # By this machine for a while, and by the cluster again.
     with pytest.raises(KeyboardInterrupt):
-        of.sweep(on_progress=interrupted(run.report.listed + 200))
+        of.sweep(on_progress=interrupted(run.report.listed + 1))
     rig.s3.seconds = 0
     report = rig.sweep(of)
     assert (report.listed, report.added, report.same) == (SIZE, SIZE, 0)
@@ -199,7 +207,7 @@ def test_what_goes_wrong_is_named(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
     rig.wait_for(1)
     monkeypatch.setattr(sweep, "work", _silent)
     monkeypatch.setattr(sweep, "_SILENT", 0.2)
-    monkeypatch.setattr(sweep, "_ADVANCE", 0.1)
+    rig.quick(monkeypatch)
     with pytest.raises(Transient, match="3 workers were lost with the range after None"):
         rig.sweep(of)
     assert of.catalog.count(of.dataset.id) == 0
@@ -222,6 +230,7 @@ def test_no_secret_is_in_an_order(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_scheduler_that_goes_is_worth_another_try(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     of = rig.reconciler("ours")
+    rig.quick(monkeypatch)
     gone = LocalCluster(n_workers=1, threads_per_worker=1, **HERE)
     rig.url = gone.scheduler_address.replace("tcp://", "dask://")
     ending: list[threading.Thread] = []
