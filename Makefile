@@ -1,10 +1,11 @@
 # Every target sets up what it needs; nothing has to be done first.
-.PHONY: demo test lint bench rigs clean
+.PHONY: demo test test-postgres lint bench rigs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   mirror real files from a folder and from a local S3 server"
 	@echo "make test   lint, then every test, against emulators that it installs"
+	@echo "make test-postgres  the tests, with every catalog on PostgreSQL"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  the speed and memory tables of docs/performance.md"
 
@@ -30,6 +31,10 @@ lint: .venv/.ready
 test: lint rigs
 	@PYTHONHASHSEED=0 $(PY) -m pytest -n 3 --dist worksteal
 
+# The same suite with every catalog on a PostgreSQL server that the tests start.
+test-postgres: .venv/.ready rigs
+	@SYNCAGENT_TEST_CATALOG=postgres PYTHONHASHSEED=0 $(PY) -m pytest -n 3 --dist worksteal
+
 bench: .venv/.ready rigs
 	@scripts/rclone.sh
 	@$(PY) benchmarks/mirror.py
@@ -39,6 +44,7 @@ bench: .venv/.ready rigs
 	@$(PY) benchmarks/rest.py
 	@$(PY) benchmarks/check.py
 	@$(PY) benchmarks/ingest.py
+	@$(PY) benchmarks/postgres.py
 	@$(PY) benchmarks/events.py
 	@$(PY) benchmarks/coldstart.py
 

@@ -44,11 +44,13 @@ over the variable `SYNCAGENT_…` of the same name, the variable over the file.
 
 | setting | default | meaning |
 |---|---|---|
-| `catalog` | `sqlite:///~/.syncagent/catalog.db` | where the catalog is: a file, or a server at `dataloop+https://host`; `SYNCAGENT_HOME` moves the folder |
+| `catalog` | `sqlite:///~/.syncagent/catalog.db` | where the catalog is: a file, `postgresql://user@host/database` ([PostgreSQL](postgresql.md)), or a server at `dataloop+https://host`; `SYNCAGENT_HOME` moves the folder |
 | `dtlpy_username`, `dtlpy_password` | | the account for a catalog at `dataloop+https://…`; their variables are `DTLPY_USERNAME` and `DTLPY_PASSWORD` |
 | `dataset_id` | | the one dataset there to work on; its variable is `DATASET_ID` |
 | `secret_key` | | Fernet key that seals integrations |
-| `secret_key_file` | beside the catalog | file with that key, made on first use with mode 0600 |
+| `secret_key_file` | beside the catalog | file with that key, made on first use with mode 0600; PostgreSQL has no default |
+| `files` | beside the catalog | folder for bytes that belong to no bucket, and thumbnails; PostgreSQL has no default |
+| `catalog_pool` | 8 | connections to PostgreSQL at most, apart from one that holds locks |
 | `log_level` | `warning` | what the log on stderr tells: `debug`, `info`, `warning`, `error` |
 | `catalog_timeout` | 30 | seconds to wait for another process's write |
 | `max_deletes` | the larger of 1,000 and 10 % | items that one sweep may remove |

@@ -111,7 +111,7 @@ def _accounts(agent: Agent) -> Accounts:
 
     if not isinstance(agent.catalog, SqlCatalog):
         raise ConfigError(
-            "only an embedded catalog has users", hint="set SYNCAGENT_CATALOG=sqlite:///file.db"
+            "only an embedded catalog has users", hint="set SYNCAGENT_CATALOG to a file or to postgresql://…"
         )
     return Accounts(agent.catalog)
 

@@ -39,7 +39,7 @@ class Platform:
         catalog = agent.catalog
         if not isinstance(catalog, SqlCatalog):
             raise ConfigError(
-                "only an embedded catalog can be served", hint="set SYNCAGENT_CATALOG=sqlite:///file.db"
+                "only an embedded catalog can be served", hint="set SYNCAGENT_CATALOG to a file or to postgresql://…"
             )
         self.agent = agent
         self.catalog = catalog

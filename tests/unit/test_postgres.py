@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -146,6 +148,29 @@ def test_secrets_need_a_key_and_files_a_folder(catalog: PostgresCatalog, ds: str
     with pytest.raises(ConfigError, match="SYNCAGENT_FILES"):
         _ = catalog.files
     assert catalog.integrations() == []
+
+
+def test_the_roles_of_the_docs_are_enough(catalog: PostgresCatalog) -> None:
+    page = (Path(__file__).parents[2] / "docs/postgresql.md").read_text()
+    (script,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    name = f"r_{uuid.uuid4().hex[:12]}"
+    script = script.replace("syncagent", name)
+    with psycopg.connect(server().url, autocommit=True) as client:
+        client.execute(script)
+    as_owner = server().url.replace("postgres:@", f"{name}_owner:@") + f"&options=-csearch_path%3D{name}"
+    as_writer = as_owner.replace(f"{name}_owner", name)
+    with pytest.raises(AccessDenied, match="not do that"):
+        PostgresCatalog(as_writer)
+    PostgresCatalog(as_owner).close()
+    with PostgresCatalog(as_writer) as one:
+        bucket = memory_bucket({"a": b"x", "b": b"y"})
+        of = reconciler(one, bucket)
+        of.sweep()
+        one.annotate(of.dataset.id, "a", {"label": "cat"})
+        drop(bucket, "a")
+        of.sweep()
+        assert one.vacuum(trash_days=-1)["trash"] == 1
+        one.remove_dataset("data")
 
 
 # -- migrations ----------------------------------------------------------------------------------
