@@ -13,17 +13,19 @@ from pydantic import SecretStr
 
 from syncagent.catalog import Store, open_catalog
 from syncagent.catalog.labels import Awaited, Change, Entry, Facts, LabelStore, Stale, Taken, state_of
+from syncagent.catalog.sql.postgres import PostgresCatalog
 from syncagent.errors import InvalidInput, NotFound, Unsupported
 from syncagent.model import DriverSpec
 from tests.engine import Clock, info
 from tests.keys import NASTY
 from tests.rigs.catalogs import open_at
+from tests.rigs.postgres import server
 from tests.rigs.served import EMAIL, PASSWORD, BadNetwork, Served
 
 SPEC = DriverSpec(type="memory", bucket="labels-box", name="box")
-KINDS = ["sqlite", "served", "afar", "platform"]
+KINDS = ["sqlite", "postgres", "served", "afar", "platform"]
 EVERY = pytest.mark.parametrize("kind", KINDS)
-OURS = pytest.mark.parametrize("kind", KINDS[:3])
+OURS = pytest.mark.parametrize("kind", KINDS[:4])
 
 
 class Made:
@@ -33,14 +35,17 @@ class Made:
         self.clock = Clock()
         if kind == "sqlite":
             self.behind = open_at(folder / "catalog.db", clock=self.clock)
+        if kind == "postgres":
+            self.behind = PostgresCatalog(server().schema(), clock=self.clock)
+        if kind in {"sqlite", "postgres"}:
             stack.callback(self.behind.close)
             self.store: Store = self.behind
         else:
-            server = stack.enter_context(
+            served = stack.enter_context(
                 Served(folder / "catalog.db", self.clock, extension=kind != "platform")
             )
-            self.behind = server.catalog
-            url = stack.enter_context(BadNetwork(server.url)).url if kind == "afar" else server.url
+            self.behind = served.catalog
+            url = stack.enter_context(BadNetwork(served.url)).url if kind == "afar" else served.url
             self.store = open_catalog(f"dataloop+{url}", username=EMAIL, password=SecretStr(PASSWORD))
             stack.callback(self.store.close)
         self.dataset = self.behind.ensure_dataset("data", SPEC).id

@@ -18,7 +18,7 @@ from tests.rigs.postgres import server
 
 ROOT = Path(__file__).parents[2]
 ROLES = ["events"] * 4 + ["labels"] * 2 + ["sweep"] * 2
-SECONDS, KILLS = 6.0, 8
+SECONDS, KILLS = 5.0, 6
 
 
 class Writer:
