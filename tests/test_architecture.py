@@ -29,7 +29,8 @@ LAYERS: list[set[str]] = [
     {"reconcile"},
     {"ingest"},
     {"agent"},
-    {"handlers", "packaging", "cluster"},  # below the daemon and the CLI, which settle events as the functions do
+    # Below the daemon and the CLI, which settle events as the functions do.
+    {"handlers", "packaging", "cluster"},
     {"cli", "server", "daemon"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

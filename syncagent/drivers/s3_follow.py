@@ -57,17 +57,19 @@ class Follow:
         """The page of a token; None if it did not come, or not as a sound page."""
         from botocore.awsrequest import AWSRequest
         from botocore.exceptions import BotoCoreError
+        from urllib3.exceptions import HTTPError
 
         url = f"{self._url}&continuation-token={quote(token, safe='-_.~')}"
-        request = AWSRequest("GET", url, headers=dict(self._headers))
+        request = AWSRequest("GET", url, headers=dict(self._headers), stream_output=True)
         # The signer reads how the payload is signed from here; there is none.
         request.context.update(client_config=None, payload_signing_enabled=False)
         try:
             if self._signer is not None:
                 self._signer().add_auth(request)
             response = self._session.send(request.prepare())
-            body: bytes = response.content
-        except BotoCoreError:
+            # Whole at once: botocore reads parts of 64 KiB, and a thread waits for Python's lock after each.
+            body: bytes = response.raw.read()
+        except (BotoCoreError, HTTPError):
             return None
         return (
             body

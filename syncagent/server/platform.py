@@ -39,7 +39,8 @@ class Platform:
         catalog = agent.catalog
         if not isinstance(catalog, SqlCatalog):
             raise ConfigError(
-                "only an embedded catalog can be served", hint="set SYNCAGENT_CATALOG to a file or to postgresql://…"
+                "only an embedded catalog can be served",
+                hint="set SYNCAGENT_CATALOG to a file or to postgresql://…",
             )
         self.agent = agent
         self.catalog = catalog
