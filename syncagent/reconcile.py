@@ -15,7 +15,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 
 from syncagent.catalog.base import Catalog, Dataset, Ranges, Run, Store
 from syncagent.drivers.bucket import Bucket
-from syncagent.drivers.parallel import Piece
 from syncagent.drivers.partition import Partition, Range
 from syncagent.errors import AccessDenied, NotFound, SyncAgentError
 from syncagent.model import Action, ObjectInfo, Outcome, Report, Row, Settle
@@ -32,6 +31,7 @@ from syncagent.retry import retrying
 
 if TYPE_CHECKING:
     from syncagent.certificate import Part
+    from syncagent.drivers.parallel import Piece
 
 _PAGE = 1000
 _INSERT = 5000  # new objects a transaction
@@ -151,13 +151,70 @@ def _pages(
 def _spans(pages: Iterator[list[ObjectInfo]], span: int) -> Iterator[list[ObjectInfo]]:
     """Pages, put together until they hold `span` objects. Rows are read after the last of them, as they must be."""
     objects: list[ObjectInfo] = []
-    for page in pages:
-        objects = objects + page if objects else page
-        if len(objects) >= span:
-            yield objects
-            objects = []
+    broken = None
+    try:
+        for page in pages:
+            objects = objects + page if objects else page
+            if len(objects) >= span:
+                yield objects
+                objects = []
+    except SyncAgentError as error:
+        broken = error
     if objects:
-        yield objects
+        yield objects  # also if the listing broke: what came before that stands
+    if broken is not None:
+        raise broken
+
+
+@dataclass(slots=True)
+class _Part:
+    """All objects of a part of one worker's range, which begins after `after` and goes on to the last of them, or to `until` if it ended."""
+
+    range: Range
+    after: str | None
+    objects: list[ObjectInfo]
+    ended: bool = False
+    until: str | None = None
+
+    @property
+    def last(self) -> str | None:
+        """The key up to which it goes."""
+        if self.ended:
+            return self.until
+        return self.objects[-1].key if self.objects else self.after
+
+    def differences(self, catalog: Catalog, dataset: str) -> Iterator[Difference]:
+        """Compare it with the rows there."""
+        cursor = self.after
+        if self.objects:
+            yield from _compared(catalog, dataset, cursor, self.objects)
+            cursor = self.objects[-1].key
+        if self.ended and (cursor is None or cursor != self.until):
+            yield from _vanished(catalog, dataset, cursor, self.until)
+
+
+def _gathered(pieces: Iterable[Piece], least: int) -> Iterator[_Part]:
+    """Pieces, put together until a part has `least` objects, or ends; parts of one range come in order, and follow each other.
+
+    If the listing breaks, what came before that comes first.
+    """
+    parts: dict[Range, _Part] = {}
+    broken = None
+    try:
+        for piece in pieces:
+            part = parts.setdefault(piece.range, _Part(piece.range, piece.range.lo, []))
+            part.objects = part.objects + piece.objects if part.objects else piece.objects
+            part.ended, part.until = piece.ended, piece.until
+            if part.ended or len(part.objects) >= least:
+                parts[piece.range] = _Part(piece.range, part.last, [])
+                if part.ended:
+                    del parts[piece.range]
+                yield part
+    except SyncAgentError as error:
+        broken = error
+    if broken is not None:
+        yield from (part for part in parts.values() if part.objects)
+        raise broken
 
 
 def _past(prefix: str) -> str | None:
@@ -576,34 +633,22 @@ class _Check:
         least = self._catalog.span
         if self._catalog.sums or self._parts is not None:
             least = max(least, _SUMMED)
-        listed: dict[Range, tuple[str | None, list[ObjectInfo]]] = {}
         with contextlib.closing(pieces(of.bucket, listers, hints, processes=of.processes)) as found:
-            for piece in found:
-                after, objects = listed.get(piece.range, (piece.range.lo, []))
-                objects = objects + piece.objects if objects else piece.objects
-                if piece.ended:
-                    listed.pop(piece.range, None)
-                    yield from self._compare(piece.range, after, piece.until, objects)
-                elif len(objects) >= least:
-                    listed[piece.range] = objects[-1].key, []
-                    yield from self._compare(piece.range, after, objects[-1].key, objects)
-                else:
-                    listed[piece.range] = after, objects
+            for part in _gathered(found, least):
+                yield from self._compare(part)
 
-    def _compare(
-        self, one: Range, after: str | None, until: str | None, objects: list[ObjectInfo]
-    ) -> Iterator[Outcome]:
-        """Compare all objects with ``after < key <= until`` with the rows there."""
+    def _compare(self, part: _Part) -> Iterator[Outcome]:
         from syncagent.certificate import Part, moment
         from syncagent.digest import Digest, digest_of
 
         listed_to, differed, looked = moment(), 0, self._confirmed
-        digest = digest_of(objects) if self._catalog.sums or self._parts is not None else Digest()
-        self._report.listed += len(objects)
-        if self._catalog.sums and self._catalog.digest(self._dataset, after=after, until=until) == digest:
-            self._report.same += len(objects)
+        digest = digest_of(part.objects) if self._catalog.sums or self._parts is not None else Digest()
+        self._report.listed += len(part.objects)
+        bounds = {"after": part.after, "until": part.last}
+        if self._catalog.sums and self._catalog.digest(self._dataset, **bounds) == digest:
+            self._report.same += len(part.objects)
         else:
-            for difference in self._differences(after, until, objects):
+            for difference in part.differences(self._catalog, self._dataset):
                 self._report.same += difference.listed - len(difference.new) - len(difference.changed)
                 seen = {found.key: found for found in difference.new}
                 seen.update((found.key, found) for found, _ in difference.changed)
@@ -622,16 +667,9 @@ class _Check:
                     yield outcome
         if self._parts is not None:
             listed_to = moment() if self._confirmed > looked else listed_to
-            self._parts.append(Part(after, until, moment(one.since), listed_to, digest, differed))
-
-    def _differences(
-        self, after: str | None, until: str | None, objects: list[ObjectInfo]
-    ) -> Iterator[Difference]:
-        if objects:
-            yield from _compared(self._catalog, self._dataset, after, objects)
-            after = objects[-1].key
-        if after is None or after != until:
-            yield from _vanished(self._catalog, self._dataset, after, until)
+            self._parts.append(
+                Part(part.after, part.last, moment(part.range.since), listed_to, digest, differed)
+            )
 
 
 class _Sweep:
@@ -691,7 +729,6 @@ class _Sweep:
         new: list[ObjectInfo] = []
         changed: list[str] = []
         missing: list[str] = []
-        parts: dict[Range, _Part] = {}
         done: dict[Range, tuple[str | None, bool]] = {}
         advanced = time.monotonic()
 
@@ -706,20 +743,14 @@ class _Sweep:
 
         with contextlib.closing(crew.pieces()) as pieces:
             try:
-                for piece in pieces:
-                    part = parts.setdefault(piece.range, _Part(piece.range.lo))
-                    part.objects += piece.objects
-                    if len(part.objects) < self._catalog.span and not piece.ended:
-                        continue
-                    for difference in part.differences(self._catalog, self._dataset, piece):
+                for part in _gathered(pieces, self._catalog.span):
+                    for difference in part.differences(self._catalog, self._dataset):
                         new += difference.new
                         changed += [found.key for found, _ in difference.changed]
                         missing += [row.key for row in difference.missing]
                         self._report.listed += difference.listed
                         self._report.same += difference.listed - len(difference.new) - len(difference.changed)
-                    done[piece.range] = part.cursor, piece.ended
-                    if piece.ended:
-                        del parts[piece.range]
+                    done[part.range] = part.last, part.ended
                     due = time.monotonic() - advanced >= _ADVANCE_SECONDS
                     if due or max(len(new), len(changed), len(missing)) >= _INSERT:
                         advance()
@@ -904,22 +935,6 @@ class _Share(_Sweep):
     def _record(self, cursor: str | None, missing: Sequence[str], ranges: Ranges | None) -> None:
         if not self._told(missing, ranges or []):
             self._ended = True
-
-
-@dataclass(slots=True)
-class _Part:
-    """What is not compared yet of one worker's range."""
-
-    cursor: str | None
-    objects: list[ObjectInfo] = field(default_factory=list)
-
-    def differences(self, catalog: Catalog, dataset: str, piece: Piece) -> Iterator[Difference]:
-        """Compare what there is, and to the range's end if it has ended."""
-        if self.objects:
-            yield from _compared(catalog, dataset, self.cursor, self.objects)
-            self.cursor, self.objects = self.objects[-1].key, []
-        if piece.ended:
-            yield from _vanished(catalog, dataset, self.cursor, piece.until)
 
 
 class _Renames:

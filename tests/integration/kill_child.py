@@ -73,6 +73,7 @@ def bucket(pause: float = 0.0) -> Bucket:
 def main() -> None:
     reconcile._ADVANCE_SECONDS = 0.0
     with open_at(Path(sys.argv[1])) as catalog:
+        type(catalog).span = 1  # wherever the catalog is, each page is a step
         made, listers = bucket(float(sys.argv[2])), int(sys.argv[3])
         of = reconcile.Reconciler(catalog, catalog.dataset("data"), made, workers=2, listers=listers)
         print("begin", flush=True)
