@@ -140,7 +140,9 @@ class Bucket:
             return Crew(lambda one: here(one.cursor, one.hi), partition, workers)
         from syncagent.drivers.processes import Listers  # a function never lists so much
 
-        listers = Listers(self, here, workers=workers, processes=min(processes, workers))
+        listers = Listers(
+            self, here, workers=workers, processes=min(processes, workers), pages=partition.expected
+        )
         return Crew(listers.pages, partition, workers, close=listers.close)
 
     def prepare(self) -> None:

@@ -95,6 +95,11 @@ class Partition:
         self.waiting = [Range(lo, hi, lo) for lo, hi in reversed(bounds)]
         """Those that nobody has taken yet."""
 
+    @property
+    def expected(self) -> int:
+        """Pages that there are at least, if the hints are true; 0 without hints."""
+        return len(self._hints)
+
     def _evenly(self) -> list[tuple[str | None, str | None]]:
         step = len(self._hints) / self._workers
         points = sorted({self._hints[int(step * n)] for n in range(1, self._workers)}) if self._hints else []

@@ -35,6 +35,7 @@ _LONG = 24  # pages after which a listing is worth the start of processes (0.5 s
 _CODE = "import sys; sys.path.append({root!r}); from syncagent.drivers.processes import main; main()"
 _SIZE = struct.Struct("!I")
 _GOODBYE = 5.0  # seconds for a process to end by itself
+_ROOM = 1 << 20  # bytes that a line holds, so that a process need not wait for a page to be read
 _AHEAD = 1  # pages that a process lists before it is told that the one before was used
 _new = tuple.__new__
 
@@ -45,14 +46,15 @@ class Listers:
     :param bucket: has a `recipe`, by which another process opens it.
     :param here: lists in this process what a range has left.
     :param workers: how many listings there are at once, at most.
+    :param pages: how many pages there are at least, as far as that is known: of a long listing processes start at once.
     """
 
-    def __init__(self, bucket: Bucket, here: Pages, *, workers: int, processes: int) -> None:
+    def __init__(self, bucket: Bucket, here: Pages, *, workers: int, processes: int, pages: int = 0) -> None:
         self._bucket, self._here = bucket, here
         self._share = -(-workers // processes)
         self._wanted = processes
         self._lock = threading.Lock()
-        self._pages = 0
+        self._seen, self._expected = 0, pages
         self._starter: threading.Thread | None = None
         self._children: list[subprocess.Popen[bytes]] = []
         self._free: list[_Line] = []
@@ -61,13 +63,14 @@ class Listers:
     def pages(self, taken: Range) -> Generator[list[ObjectInfo], None, None]:
         """What a range has left, from wherever it is cheaper."""
         after = taken.cursor
+        self._note(0)
         while True:
             line = self._take()
             try:
                 if line is None:
                     with contextlib.closing(self._here(after, taken.hi)) as pages:
                         for page in pages:
-                            self._note()
+                            self._note(1)
                             after = page[-1][0]
                             yield page
                             if self._free:
@@ -103,6 +106,7 @@ class Listers:
         self, line: _Line, after: str | None, taken: Range
     ) -> Generator[list[ObjectInfo], None, None]:
         """Pages by another process. It is a page ahead, and is told how far to go with each that was used."""
+        _yielding()
         done = False
         line.send("list", after, taken.hi)
         try:
@@ -126,10 +130,10 @@ class Listers:
 
     # -- processes -------------------------------------------------------------------------------
 
-    def _note(self) -> None:
+    def _note(self, pages: int) -> None:
         with self._lock:
-            self._pages += 1
-            if self._pages < _LONG or self._starter is not None or self._closed:
+            self._seen += pages
+            if max(self._seen, self._expected) < _LONG or self._starter is not None or self._closed:
                 return
             self._starter = threading.Thread(target=self._start, name="syncagent-start-listers", daemon=True)
             self._starter.start()
@@ -242,6 +246,13 @@ class _Line:
         self._sock.close()
 
 
+def _yielding() -> None:
+    """Let this thread not interrupt others when it wakes: what it interrupts here is a page that is being read, on which more waits."""
+    if hasattr(os, "SCHED_BATCH"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def _send(sock: socket.socket, what: Any) -> None:
     frame = marshal.dumps(what)
     sock.sendall(_SIZE.pack(len(frame)) + frame)
@@ -297,6 +308,7 @@ def main() -> None:
     os.dup2(2, 1)  # nothing that a library prints may pass for our word
     spec, integration = pickle.load(given)  # noqa: S301  # from the process that started us
     gc.set_threshold(50_000, 50, 50)
+    _yielding()
     try:
         bucket = open_bucket(spec, integration)
         bucket.prepare()
@@ -308,6 +320,7 @@ def main() -> None:
         serving = _Serving(bucket)
         for number in mine:
             line = socket.socket(fileno=number)
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
             threading.Thread(target=serving.serve, args=(line,), daemon=True).start()
         os.write(told, b"r")
         given.read()

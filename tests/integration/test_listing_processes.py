@@ -105,6 +105,16 @@ def test_a_short_listing_starts_none(bucket: Bucket, monkeypatch: pytest.MonkeyP
             assert not children()
 
 
+def test_of_a_listing_that_the_catalog_knows_to_be_long_they_start_at_once(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_LONG", 50)
+    hints = [f"{n:08}.bin" for n in range(0, COUNT, COUNT // 50)]
+    with contextlib.closing(bucket.crew(Partition(4, hints), 4, processes=2).pieces()) as pieces:
+        next(pieces)
+        assert len(until_they_list()) == 2
+
+
 @pytest.mark.parametrize("victims", [1, 2])
 def test_killed_in_the_middle(bucket: Bucket, victims: int) -> None:
     """Their workers go on by themselves, after the last page that came."""
