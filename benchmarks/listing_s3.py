@@ -170,7 +170,9 @@ def main() -> int:
                     values.append(time.perf_counter() - started)
         took = {name: statistics.median(values) for name, values in times.items()}
         surplus = {name: statistics.median(values) / pages - 1 for name, values in requests.items()}
-        theirs = " | ".join(f"{statistics.median(values):.1f} s" for values in peers.values())
+        theirs = " | ".join(
+            f"{statistics.median(values):.1f} s" if values else "" for values in peers.values()
+        )
         first, known = took["alone"] / took["first"], took["alone"] / took["known"]
         met = met and first >= BARS[shape] and known >= KNOWN_BAR
         met = met and surplus["first"] <= SURPLUS and surplus["known"] <= KNOWN_SURPLUS

@@ -56,6 +56,7 @@ over the variable `SYNCAGENT_…` of the same name, the variable over the file.
 | `max_deletes` | the larger of 1,000 and 10 % | items that one sweep may remove |
 | `workers` | 8 | keys settled at once |
 | `listers` | 8 | parts of a bucket that a sweep lists at once, where the store can begin at any key (S3, Google Cloud Storage): [scale](scale.md) |
+| `processes` | one for each core, 4 at most | processes that read the pages of a long listing for them; 0 for none |
 | `trash_days` | 30 | how long `catalog vacuum` keeps the trash |
 | `redirect_streams` | false | `serve`: items' bytes come from the bucket itself, by a URL signed for five minutes, where the credentials can sign one |
 | `tombstone_days` | 15 | and tombstones; longer than the slowest redelivery of an event |

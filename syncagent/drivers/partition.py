@@ -17,11 +17,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 _LAST = chr(0x10FFFF)
-_WORTH = 2.0  # pages that a range has to have left to be split
+_WORTH = 3.0  # pages that a range has to have left to be split
 _DEPTH = 6  # characters by which a position in a range is estimated
 _SAMPLES = 16  # keys of a page that are learned from
 _KNOWN = 200_000  # prefixes that are remembered
 _ALIKE = 4  # prefixes that differ in digits only, from which on they tell what follows one more
+_FARTHER = (
+    4  # pages that a range has had for each time that nothing came there, to be cut beyond what is known
+)
 _FRUITLESS = 4  # empty answers in a row, after which a range's splits are near ones
 _SPARE, _SPARE_SHARE = 4, 0.06  # empty answers that are allowed: for each worker, and of all pages
 _VAGUE = 0.03  # a share of a range below which nothing follows from it
@@ -64,6 +67,8 @@ class Range:
     reach: int = 1
     closed: set[str] = field(default_factory=set)
     """Prefixes after whose last character nothing more comes."""
+    beyond: str = ""
+    """The prefix, digits as zeros, after which it begins with a character that nothing like it goes on with."""
     since: float = field(default_factory=time.time)
     """Unix seconds. No worker asked for anything of it before, to list it."""
 
@@ -86,6 +91,7 @@ class Partition:
         self._hints = sorted(set(hints))
         self._passed = 0
         self._next: dict[str, set[str]] = {}
+        self._ends: dict[str, int] = {}  # how often nothing came beyond, by `Range.beyond`
         self._alike: dict[str, tuple[set[str], list[int]]] = {}
         self.live: list[Range] = []
         """Those that a worker has."""
@@ -165,7 +171,9 @@ class Partition:
         """One step: nobody ever sees a gap, or a part twice."""
         if (one.cursor is not None and point <= one.cursor) or (one.hi is not None and point >= one.hi):
             raise AssertionError("a split point outside of its range")
-        far = Range(point, one.hi, point, parent=one, shy=one.shy, reach=one.reach)
+        far = Range(
+            point, one.hi, point, parent=one, shy=one.shy, reach=one.reach, beyond=self._beyond(point)
+        )
         one.split, one.hi = one.pages, point
         self.live.append(far)
         return far
@@ -244,6 +252,11 @@ class Partition:
                 return point
         return None
 
+    def _beyond(self, point: str) -> str:
+        """See `Range.beyond`; empty where a cut is not beyond what is known."""
+        alike = self._alikes(point[:-1])
+        return point[:-1].translate(_DIGITS) if alike and point[-1] > max(alike) else ""
+
     def _point_at(self, one: Range, cursor: str, at: int, below: str | None) -> str | None:
         prefix, char = cursor[:at], cursor[at]
         if prefix in one.closed:
@@ -255,6 +268,15 @@ class Partition:
             # Nothing is known of what comes next: skip this subtree, if it is larger than a page or two.
             return cursor[: at + 1] + _LAST if at < one.varied - 1 or (at == 0 and one.varied) else None
         seen = len(self._next.get(prefix, ())) >= 2
+        if not later and (char.isdigit() or len(self._alikes(prefix) or "") > 1):
+            # Nothing like it goes on beyond. The largest of many counters does, and a range that runs on and on may be one's.
+            past_end = self._ends.get(prefix.translate(_DIGITS), 0)
+            beyond = min(
+                (c for c in _closed(self._next.get(prefix, set()) | {char}) if c > char), default=None
+            )
+            if beyond is None or (below is not None and beyond >= below) or one.pages <= _FARTHER * past_end:
+                return None
+            return prefix + beyond
         if not later or not (seen or not one.shy or at >= one.varied - one.reach):
             return None
         near = one.shy and not seen and at < one.varied
@@ -310,6 +332,8 @@ class Partition:
         parent = taken.parent
         if parent is None or taken.pages > 1 or taken.lo is None:
             return
+        if taken.beyond:
+            self._ends[taken.beyond] = self._ends.get(taken.beyond, 0) + 1
         parent.fruitless += 1
         if taken.lo.endswith(_LAST):
             parent.closed.add(taken.lo[:-2])
