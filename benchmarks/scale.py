@@ -346,7 +346,7 @@ def walls(kept: dict[str, Any]) -> str:
     tenths = kept["growth"]["insert_cpu_s_per_million_by_tenth"]
     each = sum(size for name, size in long["bytes_per_million"]["filled"].items() if name.startswith("item"))
     rows = [
-        ("**1. the wait for pages**", f"{about(8 / LATENCY * 1000)} objects/s by 8 listers", "reckoned", "16 listers on a first listing, unless its keys are very uneven; 64 where the catalog knows them"),
+        ("**1. the wait for pages**", f"{about(8 / LATENCY * 1000)} objects/s by 8 listers", "reckoned", "16 or 32 listers; 64 where the catalog knows the keys"),
         ("**2. the thread that compares and writes**", f"{about(writer)} objects/s on a first sweep, {about(same)} unchanged", "measured", "a cluster, which has as many as it has workers; an inventory or events for what is unchanged"),
         ("a core that reads pages", f"{about(reader)} objects/s", "measured", "one process for each core, four at most"),
         ("an Azure container, which one lister reads", f"a billion blobs: {span(10**9 / azure._PAGE * AZURE_LATENCY)}", "reckoned", "Blob Inventory, or the change feed"),

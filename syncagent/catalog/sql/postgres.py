@@ -33,6 +33,7 @@ class PostgresCatalog(SqlCatalog):
 
     sums = True
     """See `Catalog.sums`. On one machine it takes a tenth longer than to read the rows; over a network those stay where they are."""
+    span = 10_000  # each comparison and each insert costs a round trip or four
 
     def __init__(
         self,
@@ -54,8 +55,6 @@ class PostgresCatalog(SqlCatalog):
         except BaseException:
             self._connection.close()
             raise
-
-    span = 10_000  # each comparison and each insert costs a round trip or four
 
     # -- what the reconciler needs ---------------------------------------------------------------
 
