@@ -32,13 +32,24 @@ NAMES = {"finalized": "OBJECT_FINALIZE", "deleted": "OBJECT_DELETE", "archived":
 Start = Callable[..., Function]
 
 
-def said(function: Function, words: str, times: int = 1) -> bool:
-    """Whether the function's log has some words so often: its lines come a moment after the answer."""
+def said(function: Function, words: str) -> bool:
+    """Whether the function's log has some words: its lines come a moment after the answer."""
     for _ in range(100):
-        if "".join(function.log).count(words) >= times:
+        if words in "".join(function.log):
             return True
         time.sleep(0.05)
     return False
+
+
+def logged(function: Function, before: int, least: int) -> list[dict[str, Any]]:
+    """The lines of JSON in the function's log after some, once there are as many: they come a moment after the answers."""
+    found: list[str] = []
+    for _ in range(100):
+        found = [line for line in function.log[before:] if line.startswith("{")]
+        if len(found) >= least:
+            break
+        time.sleep(0.05)
+    return [json.loads(line) for line in found]
 
 
 class World:
@@ -331,9 +342,9 @@ def test_one_line_a_batch_without_a_key(start: Start, world: World) -> None:
             assert function.post(*shaped(world, "secret-name.jpg", "finalized")).status_code >= 500
         finally:
             world.catalog.meddle = lambda _: None
-        assert said(function, '"message": "batch"', times=2), function.log
-        lines = [json.loads(line) for line in function.log[before:] if line.startswith("{")]
-        assert [line["severity"] for line in lines] == ["INFO", "WARNING"]
+        lines = logged(function, before, 2)
+        assert [line["severity"] for line in lines] == ["INFO", "WARNING"], function.log
+        assert {line["message"] for line in lines} == {"batch"}
         assert "secret-name" not in "".join(function.log)
         assert "Warning: " not in "".join(function.log)
         assert PASSWORD not in "".join(function.log)
