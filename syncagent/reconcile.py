@@ -638,6 +638,7 @@ class _Check:
                 yield from self._compare(part)
 
     def _compare(self, part: _Part) -> Iterator[Outcome]:
+        """Compare a part with the rows there: by its digest first, where the catalog tells one."""
         from syncagent.certificate import Part, moment
         from syncagent.digest import Digest, digest_of
 

@@ -183,6 +183,25 @@ def test_a_sweep_by_one_is_gone_on_with_by_many(of: Reconciler, driver: Ranged) 
     settled(of)
 
 
+@pytest.mark.parametrize("listers", [1, 4])
+def test_what_was_listed_before_a_listing_broke_is_compared(
+    of: Reconciler, driver: Ranged, monkeypatch: pytest.MonkeyPatch, listers: int
+) -> None:
+    """Also where the catalog is far away, and compares more at once than was listed."""
+    monkeypatch.setattr(of.catalog, "span", 10 * SIZE)
+    of.listers = listers
+    driver.works()
+    # No range of the four ends before that.
+    driver.fail_at, driver.error = 8, AccessDenied("no s3:ListBucket", resource="box")
+    with pytest.raises(AccessDenied):
+        of.sweep()
+    run = of.catalog.runs()[0]
+    assert run.report.listed == 7 * PAGE if listers == 1 else run.report.listed >= PAGE
+    driver.works()
+    assert counts(of.sweep()) == ALL
+    settled(of)
+
+
 def test_ranges_of_a_store_that_lists_no_more_by_range(of: Reconciler, driver: Ranged) -> None:
     driver.fail_at, driver.error = 20, AccessDenied("no s3:ListBucket", resource="box")
     with pytest.raises(AccessDenied):
