@@ -22,10 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
+# PYTHON*: without bytecode on disk, say, every start would compile everything.
 CLEAN = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith(("AWS_", "RCLONE_", "SYNCAGENT_"))
+    if not name.startswith(("AWS_", "RCLONE_", "SYNCAGENT_", "PYTHON"))
 }
 ENV = {
     **CLEAN,
