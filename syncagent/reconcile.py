@@ -27,6 +27,7 @@ from syncagent.drivers.bucket import Bucket
 from syncagent.drivers.partition import Partition, Range
 from syncagent.errors import AccessDenied, NotFound, SyncAgentError
 from syncagent.model import Action, ObjectInfo, Outcome, Report, Row, Settle
+from syncagent.pages import ObjectPage
 from syncagent.retry import retrying
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Difference:
     last: str
     """Everything up to this key is in here."""
     listed: int = 0
-    new: list[ObjectInfo] = field(default_factory=list)
+    new: Sequence[ObjectInfo] = field(default_factory=list)
     """Keys without a row."""
     changed: list[tuple[ObjectInfo, Row]] = field(default_factory=list)
     """Keys whose row tells another fingerprint; a tombstone tells none."""
@@ -79,6 +80,7 @@ def merge(last: str, objects: Sequence[ObjectInfo], rows: Sequence[Row]) -> Diff
     :raises ValueError: a side is out of order.
     """
     difference = Difference(last, listed=len(objects))
+    new: list[ObjectInfo] = []
     if list(map(_stamp, objects)) == list(map(_stamp, rows)):
         return difference
     for side in (objects, rows):
@@ -89,9 +91,10 @@ def merge(last: str, objects: Sequence[ObjectInfo], rows: Sequence[Row]) -> Diff
     for found in objects:
         row = by_key.pop(found[0], None)
         if row is None:
-            difference.new.append(found)
+            new.append(found)
         elif row[1] != found[1]:
             difference.changed.append((found, row))
+    difference.new = new
     difference.missing = [row for row in by_key.values() if row.fingerprint is not None]
     return difference
 
@@ -114,17 +117,16 @@ def differences(
 
 
 def _compared(
-    catalog: Catalog, dataset: str, cursor: str | None, objects: list[ObjectInfo]
+    catalog: Catalog, dataset: str, cursor: str | None, objects: Sequence[ObjectInfo]
 ) -> Iterator[Difference]:
     """Compare all objects after a key, up to the last of them, with the rows there."""
     last = objects[-1].key
-    # Bounded also where the bucket lost millions of neighbouring keys.
-    limit = 2 * _PAGE + len(objects)
-    known = catalog.stamps(dataset, after=cursor, until=last, limit=limit)
-    if not known or list(map(_stamp, objects)) == known:
-        yield Difference(last, listed=len(objects), new=[] if known else objects)
+    same = catalog.unchanged(dataset, objects, after=cursor)
+    if same is not False:
+        yield Difference(last, listed=len(objects), new=[] if same else objects)
         return
     while True:
+        # Bounded also where the bucket lost millions of neighbouring keys.
         limit = 2 * _PAGE + len(objects)
         rows = list(catalog.scan(dataset, after=cursor, until=last, limit=limit))
         if len(rows) < limit:
@@ -144,24 +146,24 @@ def _vanished(catalog: Catalog, dataset: str, cursor: str | None, until: str | N
 
 def _pages(
     bucket: Bucket, after: str | None, until: str | None = None
-) -> Generator[list[ObjectInfo], None, None]:
+) -> Generator[Sequence[ObjectInfo], None, None]:
     yield from bucket.list(after=after, until=until)
 
 
-def _spans(pages: Iterator[list[ObjectInfo]], span: int) -> Iterator[list[ObjectInfo]]:
+def _spans(pages: Iterator[Sequence[ObjectInfo]], span: int) -> Iterator[Sequence[ObjectInfo]]:
     """Pages, put together until they hold `span` objects. Rows are read after the last of them, as they must be."""
-    objects: list[ObjectInfo] = []
+    parts: list[Sequence[ObjectInfo]] = []
     broken = None
     try:
         for page in pages:
-            objects = objects + page if objects else page
-            if len(objects) >= span:
-                yield objects
-                objects = []
+            parts.append(page)
+            if _count_all(parts) >= span:
+                yield ObjectPage.joined(parts)
+                parts = []
     except SyncAgentError as error:
         broken = error
-    if objects:
-        yield objects  # also if the listing broke: what came before that stands
+    if parts:
+        yield ObjectPage.joined(parts)  # also if the listing broke: what came before that stands
     if broken is not None:
         raise broken
 
@@ -172,16 +174,23 @@ class _Part:
 
     range: Range
     after: str | None
-    objects: list[ObjectInfo]
+    pieces: list[Sequence[ObjectInfo]] = field(default_factory=list)
     ended: bool = False
     until: str | None = None
+
+    @property
+    def objects(self) -> Sequence[ObjectInfo]:
+        """All of them."""
+        if len(self.pieces) > 1:
+            self.pieces = [ObjectPage.joined(self.pieces)]
+        return self.pieces[0] if self.pieces else []
 
     @property
     def last(self) -> str | None:
         """The key up to which it goes."""
         if self.ended:
             return self.until
-        return self.objects[-1].key if self.objects else self.after
+        return self.pieces[-1][-1].key if self.pieces else self.after
 
     def differences(self, catalog: Catalog, dataset: str) -> Iterator[Difference]:
         """Compare it with the rows there."""
@@ -202,18 +211,19 @@ def _gathered(pieces: Iterable[Piece], least: int) -> Iterator[_Part]:
     broken = None
     try:
         for piece in pieces:
-            part = parts.setdefault(piece.range, _Part(piece.range, piece.range.lo, []))
-            part.objects = part.objects + piece.objects if part.objects else piece.objects
+            part = parts.setdefault(piece.range, _Part(piece.range, piece.range.lo))
+            if piece.objects:
+                part.pieces.append(piece.objects)
             part.ended, part.until = piece.ended, piece.until
-            if part.ended or len(part.objects) >= least:
-                parts[piece.range] = _Part(piece.range, part.last, [])
+            if part.ended or _count_all(part.pieces) >= least:
+                parts[piece.range] = _Part(piece.range, part.last)
                 if part.ended:
                     del parts[piece.range]
                 yield part
     except SyncAgentError as error:
         broken = error
     if broken is not None:
-        yield from (part for part in parts.values() if part.objects)
+        yield from (part for part in parts.values() if part.pieces)
         raise broken
 
 
@@ -699,21 +709,21 @@ class _Sweep:
             hints = self._catalog.quantiles(self._dataset, _HINT) if ranges is None else []
             self.follow_ranges(ranges, hints)
             return
-        new: list[ObjectInfo] = []
+        new: list[Sequence[ObjectInfo]] = []
         missing: list[str] = []
         advanced = time.monotonic()
         walk = differences(self._of.bucket, self._catalog, self._dataset, after=cursor)
         with contextlib.closing(walk):
             try:
                 for difference in walk:
-                    new += difference.new
+                    new.append(difference.new)
                     missing += [row.key for row in difference.missing]
                     self._settle_all([found.key for found, _ in difference.changed])
                     self._report.listed += difference.listed
                     self._report.same += difference.listed - len(difference.new) - len(difference.changed)
                     cursor = difference.last
                     due = time.monotonic() - advanced >= _ADVANCE_SECONDS
-                    if due or len(new) >= _INSERT or len(missing) >= _INSERT:
+                    if due or max(_count_all(new), len(missing)) >= _INSERT:
                         self._advance(cursor, new, missing)
                         advanced = time.monotonic()
             finally:
@@ -727,7 +737,7 @@ class _Sweep:
         """
         bucket, listers = self._of.bucket, self._of.listers if self._of.bucket.parallel else 1
         crew = bucket.crew(Partition(listers, hints, ranges), listers, processes=self._of.processes)
-        new: list[ObjectInfo] = []
+        new: list[Sequence[ObjectInfo]] = []
         changed: list[str] = []
         missing: list[str] = []
         done: dict[Range, tuple[str | None, bool]] = {}
@@ -746,14 +756,14 @@ class _Sweep:
             try:
                 for part in _gathered(pieces, self._catalog.span):
                     for difference in part.differences(self._catalog, self._dataset):
-                        new += difference.new
+                        new.append(difference.new)
                         changed += [found.key for found, _ in difference.changed]
                         missing += [row.key for row in difference.missing]
                         self._report.listed += difference.listed
                         self._report.same += difference.listed - len(difference.new) - len(difference.changed)
                     done[part.range] = part.last, part.ended
                     due = time.monotonic() - advanced >= _ADVANCE_SECONDS
-                    if due or max(len(new), len(changed), len(missing)) >= _INSERT:
+                    if due or max(_count_all(new), len(changed), len(missing)) >= _INSERT:
                         advance()
                         advanced = time.monotonic()
                         if self._ended:
@@ -782,7 +792,7 @@ class _Sweep:
 
         What is new goes the way of a listing's new keys, so that moves are found; what is gone is noted for later.
         """
-        new: list[ObjectInfo] = []
+        new: list[Sequence[ObjectInfo]] = []
         missing: list[str] = []
         unknown: list[str] = []  # keys without a row
         doubtful: list[str] = []
@@ -794,7 +804,7 @@ class _Sweep:
                 self._fail_all(
                     [(key, found) for key, found in looked if isinstance(found, SyncAgentError)], batch
                 )
-                new.extend(found for _, found in looked if isinstance(found, ObjectInfo))
+                new.append([found for _, found in looked if isinstance(found, ObjectInfo)])
             while len(doubtful) >= least:
                 batch, doubtful[:] = doubtful[:_PAGE], doubtful[_PAGE:]
                 told = list(zip(batch, self._of.settle_many(batch, removing=False), strict=True))
@@ -820,7 +830,7 @@ class _Sweep:
                 self._report.listed += difference.listed
                 self._report.same += difference.listed - len(difference.new) - len(difference.changed)
                 look(_PAGE)
-                if time.monotonic() - advanced >= _ADVANCE_SECONDS or len(new) >= _INSERT:
+                if time.monotonic() - advanced >= _ADVANCE_SECONDS or _count_all(new) >= _INSERT:
                     # No cursor: a sweep that lists the bucket has nothing to go on from.
                     self._advance(None, new, missing)
                     advanced = time.monotonic()
@@ -828,19 +838,26 @@ class _Sweep:
         self._advance(None, new, missing)
 
     def _advance(
-        self, cursor: str | None, new: list[ObjectInfo], missing: list[str], ranges: Ranges | None = None
+        self,
+        cursor: str | None,
+        new: list[Sequence[ObjectInfo]],
+        missing: list[str],
+        ranges: Ranges | None = None,
     ) -> None:
         """Write what was found, and empty both lists, so that nothing is counted twice."""
         # Rows first: should the process die in between, the next one finds them to be the same.
-        known = retrying(self._catalog.insert_new)(self._dataset, new, run=self._run.origin) if new else []
+        found = ObjectPage.joined(new)
+        known = (
+            retrying(self._catalog.insert_new)(self._dataset, found, run=self._run.origin) if found else []
+        )
         seen = set(known)
-        added = [found for found in new if found.key not in seen] if seen else list(new)
+        added = [one for one in found if one.key not in seen] if seen else found
         new.clear()
         if self._tell is _ignore:  # nobody asked for each of them
             self._report.added += len(added)
         else:
-            for found in added:
-                self._count(Outcome(found.key, Action.ADDED, found.size))
+            for one in added:
+                self._count(Outcome(one.key, Action.ADDED, one.size))
         self._settle_all(known)
         self._record(cursor, missing, ranges)
         missing.clear()
@@ -1063,6 +1080,10 @@ def _resumed(run: Run) -> str | None:
     if run.ranges is None:
         return run.cursor
     return (run.ranges[0][0] or "") if run.ranges else ""
+
+
+def _count_all(pages: Sequence[Sequence[ObjectInfo]]) -> int:
+    return sum(map(len, pages))
 
 
 def _ignore(_: object) -> None:

@@ -23,6 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: list[set[str]] = [
     {"errors"},
     {"model", "digest"},
+    {"pages"},
     {"retry", "config", "tracing"},
     {"drivers", "catalog"},
     {"certificate"},

@@ -179,6 +179,10 @@ class Catalog(Protocol):
         """Key and fingerprint of the rows that `scan` would give: all that an unchanged range needs."""
         ...
 
+    def unchanged(self, dataset: str, objects: Sequence[ObjectInfo], *, after: str | None) -> bool | None:
+        """Whether the rows after a key, up to the last of `objects`, are just these by key and fingerprint; None if there are none."""
+        ...
+
     def digest(self, dataset: str, *, after: str | None, until: str | None) -> Digest:
         """Count and sum of the rows that `scan` would give, tombstones left out; see `syncagent.digest`."""
         ...
@@ -207,6 +211,14 @@ class Catalog(Protocol):
     def close(self) -> None:
         """Release connections. Calling twice is fine."""
         ...
+
+
+def unchanged_by_stamps(
+    catalog: Catalog, dataset: str, objects: Sequence[ObjectInfo], after: str | None
+) -> bool | None:
+    """`Catalog.unchanged` by `Catalog.stamps`."""
+    known = catalog.stamps(dataset, after=after, until=objects[-1].key, limit=len(objects) + 1)
+    return known == [(found.key, found.fingerprint) for found in objects] if known else None
 
 
 def settle_each(catalog: Catalog, dataset: str, settles: Sequence[Settle]) -> list[Row | None]:

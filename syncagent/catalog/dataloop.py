@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from syncagent.catalog.base import Dataset, Item, Quarantined, Ranges, Run, settle_each
+from syncagent.catalog.base import Dataset, Item, Quarantined, Ranges, Run, settle_each, unchanged_by_stamps
 from syncagent.catalog.dataloop_labels import DataloopLabels
 from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.rest import Session
@@ -90,6 +90,10 @@ class DataloopCatalog:
     ) -> list[tuple[str, str | None]]:
         """See `Catalog.stamps`."""
         return [row[:2] for row in self.scan(dataset, after=after, until=until, limit=limit)]
+
+    def unchanged(self, dataset: str, objects: Sequence[ObjectInfo], *, after: str | None) -> bool | None:
+        """See `Catalog.unchanged`."""
+        return unchanged_by_stamps(self, dataset, objects, after)
 
     def digest(self, dataset: str, *, after: str | None, until: str | None) -> Digest:
         """See `Catalog.digest`. The platform has none: it is computed here, of the rows."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from syncagent.catalog.base import Dataset, Item, Quarantined, Ranges, Run
+from syncagent.catalog.base import Dataset, Item, Quarantined, Ranges, Run, unchanged_by_stamps
 from syncagent.catalog.labels import LabelStore
 from syncagent.catalog.rest import Session
 from syncagent.catalog.served_labels import ServedLabels
@@ -110,6 +110,10 @@ class ServedCatalog:
                 break
             after, limit = told[-1][0], limit - len(told)
         return found
+
+    def unchanged(self, dataset: str, objects: Sequence[ObjectInfo], *, after: str | None) -> bool | None:
+        """See `Catalog.unchanged`."""
+        return unchanged_by_stamps(self, dataset, objects, after)
 
     def digest(self, dataset: str, *, after: str | None, until: str | None) -> Digest:
         """See `Catalog.digest`. One request for 20,000 rows, and no row moves."""

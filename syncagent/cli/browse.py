@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import string
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from syncagent.cli.query import note_slash
 from syncagent.cli.root import integration_option, json_option, option, verbose, with_agent
 from syncagent.errors import ConfigError, NotFound
 from syncagent.model import ObjectInfo, Scope
+from syncagent.pages import ObjectPage, keys_of
 
 if TYPE_CHECKING:
     from syncagent.agent import Agent
@@ -46,7 +47,9 @@ def ls(
     from syncagent.agent import is_location
 
     if not is_location(target) and any(d.name == target for d in agent.catalog.datasets()):
-        pages = _item_pages(agent.catalog.items(agent.catalog.dataset(target).id))
+        pages: Iterator[Sequence[ObjectInfo]] = _item_pages(
+            agent.catalog.items(agent.catalog.dataset(target).id)
+        )
     else:
         bucket = agent.bucket(agent.spec(target, integration))
         if verbose():
@@ -58,7 +61,7 @@ def ls(
     for page in pages:
         objects += len(page)
         if summary:
-            size += sum([found[2] for found in page])
+            size += sum(ObjectPage.of(page).column(_FIELDS["size"]))
         else:
             write(render(page))
     if summary and as_json:
@@ -112,21 +115,23 @@ def _formatted(pattern: str) -> Any:
     except (ValueError, TypeError, LookupError) as error:
         raise ConfigError(f"--format: {error}", hint="write it as in '{size:>12} {key}'") from error
 
-    def render(page: list[ObjectInfo]) -> str:
+    def render(page: Sequence[ObjectInfo]) -> str:
         # What a store does not tell is shown as "-", and a key for people.
         if any(found[place] is None for place in used for found in page):
             page = [ObjectInfo._make(["-" if value is None else value for value in found]) for found in page]
-        if not "".join([found[0] for found in page]).isprintable():
+        if not "".join(keys_of(page)).isprintable():
             page = [found._replace(key=output.printable(found.key)) for found in page]
         return "".join([line(*found) for found in page])
 
     return render
 
 
-def _columns(page: list[ObjectInfo]) -> str:
-    if "".join([found[0] for found in page]).isprintable():
-        return "".join([f"{found[3]} {found[2]:>12} {found[0]}\n" for found in page])
-    return "".join([f"{found[3]} {found[2]:>12} {output.printable(found[0])}\n" for found in page])
+def _columns(page: Sequence[ObjectInfo]) -> str:
+    columns = ObjectPage.of(page)
+    keys, sizes, times = map(columns.column, (_FIELDS["key"], _FIELDS["size"], _FIELDS["modified"]))
+    if not "".join(keys).isprintable():
+        keys = list(map(output.printable, keys))
+    return "".join([f"{at} {size:>12} {key}\n" for key, size, at in zip(keys, sizes, times, strict=True)])
 
 
 def _named(found: ObjectInfo) -> dict[str, Any]:

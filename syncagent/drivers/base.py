@@ -6,7 +6,7 @@ A driver is right when `tests/contract/test_driver.py` says so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -49,7 +49,7 @@ class Driver(Protocol):
 
     def list(
         self, prefix: str = "", *, after: str | None = None, until: str | None = None
-    ) -> Iterator[list[ObjectInfo]]:
+    ) -> Iterator[Sequence[ObjectInfo]]:
         """Pages of objects, flat and lazy, in UTF-8 byte order when `caps.sorted_listing`.
 
         :param prefix: plain text that keys start with; not a folder.

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -21,6 +22,7 @@ from syncagent.drivers.parallel import Crew
 from syncagent.drivers.partition import Partition
 from syncagent.errors import InvalidInput, NotFound, Refused, SyncAgentError
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Scope
+from syncagent.pages import ObjectPage, keys_of
 
 MAX_KEY_BYTES = 1024
 _SPOOL_PAGE = 1000
@@ -29,7 +31,7 @@ _WARM_UP = 4  # pages
 _WORTH_A_THREAD = 0.005  # seconds that a page waits for the network
 _new = tuple.__new__
 
-Page = list[ObjectInfo]
+Page = Sequence[ObjectInfo]
 """Objects in the order of their keys."""
 
 
@@ -173,7 +175,7 @@ class Bucket:
                 kept = self._scope(page)
                 if not kept:
                     continue
-                keys = [o[0] for o in kept]
+                keys = keys_of(kept)
                 # Before any bound cuts: a key that stands in the wrong place is in nobody's range.
                 if any(map(operator.ge, keys, keys[1:])):
                     self._out_of_order(keys, None)
@@ -186,7 +188,7 @@ class Bucket:
                     kept = kept[bisect_right(keys, last) :]
                 past = until is not None and keys[-1] > until
                 if until is not None and past:
-                    kept = kept[: bisect_right(kept, until, key=operator.itemgetter(0))]
+                    kept = kept[: max(0, bisect_right(keys, until) - (len(keys) - len(kept)))]
                 if kept:
                     last = kept[-1][0]
                     yield kept
@@ -217,8 +219,12 @@ class Bucket:
         return _sorted_on_disk(self.driver.list(self._prefix), full_after, full_until)
 
     def _scope(self, page: Page) -> Page:
-        # One comprehension a page: this runs for every object of every listing.
         cut = len(self._base)
+        if isinstance(page, ObjectPage):
+            keys = page.column(0)
+            if not any(map(str.endswith, keys, repeat("/"))):
+                return page if not cut else page.replaced(0, [key[cut:] for key in keys])
+        # One comprehension a page: this runs for every object of every listing.
         kept = [o for o in page if o[0][-1:] != "/" or o[2]]
         if cut:
             kept = [_new(ObjectInfo, (o[0][cut:], *o[1:])) for o in kept if len(o[0]) > cut]

@@ -6,14 +6,15 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from syncagent.drivers.partition import Partition, Range
 from syncagent.errors import Transient
 from syncagent.model import ObjectInfo
+from syncagent.pages import keys_of
 
-Pages = Callable[[Range], Iterator[list[ObjectInfo]]]
+Pages = Callable[[Range], Iterator[Sequence[ObjectInfo]]]
 """Lists what a range has left, after its cursor and up to its bound: strictly ascending pages; never just ends early."""
 
 _AHEAD = 2  # pieces for each worker: what comes in while one transaction is written
@@ -28,7 +29,7 @@ class Piece:
     """A page, as much of it as is its range's; pieces of one range come in order."""
 
     range: Range
-    objects: list[ObjectInfo]
+    objects: Sequence[ObjectInfo]
     ended: bool
     """Nothing more comes in this range: what lies after these objects, up to `until`, is empty."""
     until: str | None
@@ -161,9 +162,9 @@ class Crew:
             self._changed.notify_all()
         self._offer(Piece(taken, [], True, until))
 
-    def _hand_on(self, number: int, taken: Range, page: list[ObjectInfo]) -> bool:
+    def _hand_on(self, number: int, taken: Range, page: Sequence[ObjectInfo]) -> bool:
         """A page, as far as it is the range's; whether this worker is to go on with it."""
-        keys = [found[0] for found in page]
+        keys = keys_of(page)
         with self._changed:
             # By the bound of this moment: another worker may have taken the far part meanwhile.
             cut, ended = self._partition.answered(taken, keys, more=True)
@@ -214,5 +215,5 @@ class Crew:
         return False
 
 
-def _generator(pages: Iterator[list[ObjectInfo]]) -> Generator[list[ObjectInfo], None, None]:
+def _generator(pages: Iterator[Sequence[ObjectInfo]]) -> Generator[Sequence[ObjectInfo], None, None]:
     yield from pages

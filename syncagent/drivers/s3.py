@@ -7,7 +7,7 @@ import io
 import re
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, Literal, cast
@@ -98,7 +98,7 @@ class S3Driver:
 
     def list(
         self, prefix: str = "", *, after: str | None = None, until: str | None = None
-    ) -> Iterator[list[ObjectInfo]]:
+    ) -> Iterator[Sequence[ObjectInfo]]:
         """See `Driver.list`. One request a page of 1,000."""
         given: dict[str, Any] = {**self._common(), "Prefix": prefix, "EncodingType": "url"}
         if after and self.caps.sorted_listing:

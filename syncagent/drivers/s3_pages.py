@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from syncagent.errors import InvalidInput, Transient
 from syncagent.model import ObjectInfo
+from syncagent.pages import SEPARATOR, Column, ObjectPage
 
 # Possessive throughout: an entry fits or does not, and nothing is tried twice.
 _ENTRY = re.compile(
@@ -26,14 +26,14 @@ _TOKEN = re.compile(r"<NextContinuationToken>([^<]*)</NextContinuationToken>")
 _TRUNCATED = re.compile(r"<IsTruncated>(true|false)</IsTruncated>")
 _ESCAPED = re.compile(r"(?:[^%]++|%[0-9A-Fa-f]{2})*+").fullmatch
 _MD5_LENGTH = 32
-_new = tuple.__new__
+_ETAG = ObjectInfo._fields.index("etag")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page: its objects, and the token of the next page or None."""
 
-    objects: list[ObjectInfo]
+    objects: Sequence[ObjectInfo]
     token: str | None
 
 
@@ -69,46 +69,49 @@ def _parse_fast(text: str, resource: str) -> Page | None:
     if truncated[1] == "true" and not (token and token[1]):
         raise _cut_off(resource)
     raw = [row[0] for row in rows]
-    joined = "\0".join(raw)
+    joined = SEPARATOR.join(raw)
     if "&" in joined or (token and "&" in token[1]):  # entities and character references
         return None
-    keys = _decode(raw, joined) if "<EncodingType>url</EncodingType>" in head else raw
+    encoded = "<EncodingType>url</EncodingType>" in head
+    keys: Column = _decode(raw, joined) if encoded else joined
+    if SEPARATOR in text:  # no XML, but some stores send whatever a key holds
+        keys = [unquote_plus(key, errors="strict") for key in raw] if encoded else raw
     return Page(_objects(keys, rows), token[1] if token and truncated[1] == "true" else None)
 
 
-def _objects(keys: list[str], rows: list[tuple[str, ...]]) -> list[ObjectInfo]:
+def _objects(keys: Column, rows: list[tuple[str, ...]]) -> Sequence[ObjectInfo]:
     """Column by column: this runs for every object of every listing, and so is done in C as far as it goes."""
     if not rows:
         return []
     _, modified, etags, sizes, classes = zip(*rows, strict=True)
     stamps = [f"{etag}:{size}:{at}" for _, at, etag, size, _ in rows]
-    hashes: Iterable[str | None] = etags
+    hashes: Column = _ETAG
     if set(map(len, etags)) != {_MD5_LENGTH}:
         hashes = [etag if len(etag) == _MD5_LENGTH else None for etag in etags]
     if not all(classes):
         classes = tuple(name or "STANDARD" for name in classes)
-    unknown = repeat(None)
-    times = [f"{at}Z" for at in modified]
-    columns = zip(
-        keys, stamps, map(int, sizes), times, etags, unknown, hashes, unknown, classes, strict=False
+    joined = f"{f'Z{SEPARATOR}'.join(modified)}Z"
+    times: Column = joined if joined.count(SEPARATOR) < len(rows) else [f"{at}Z" for at in modified]
+    return ObjectPage(
+        len(rows),
+        [keys, stamps, list(map(int, sizes)), times, etags, (None,), hashes, (None,), classes],
     )
-    return list(map(_new, repeat(ObjectInfo), columns))
 
 
-def _decode(keys: list[str], joined: str) -> list[str]:
+def _decode(keys: list[str], joined: str) -> Column:
     """Decode the keys of a page once, all together: one pass over a long string beats a thousand short ones."""
     if "%" not in joined and "+" not in joined:
-        return keys
+        return joined
     # What date-partitioned keys are full of goes first: often that is all. A per cent sign always begins an escape,
     # so replacing one cannot make another.
     joined = joined.replace("+", " ").replace("%3D", "=").replace("%20", " ")
     if "%" not in joined:
-        return joined.split("\0")
-    if "%00" in joined or not _ESCAPED(joined):
+        return joined
+    if "%01" in joined or not _ESCAPED(joined):
         return [unquote_plus(key, errors="strict") for key in keys]
     # Quoted-printable differs in the sign alone, and the library decodes it in C.
     quoted = joined.replace("=", "=3D").replace("%", "=").encode()
-    return binascii.a2b_qp(quoted).decode("utf-8", errors="strict").split("\0")
+    return binascii.a2b_qp(quoted).decode("utf-8", errors="strict")
 
 
 def _parse_slowly(text: str, resource: str) -> Page:

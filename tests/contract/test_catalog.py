@@ -28,6 +28,7 @@ from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.digest import Digest
 from syncagent.errors import AccessDenied, AlreadyExists, ConfigError, Conflict, NotFound, Refused, Transient
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Settle
+from syncagent.pages import ObjectPage
 from tests.engine import Clock, info
 from tests.keys import NASTY
 from tests.rigs.catalogs import POSTGRES, url_of
@@ -217,6 +218,47 @@ def test_scan_bounds_are_exclusive_below_and_inclusive_above_at_every_nasty_key(
         assert keys(catalog, ds, until=key) == ordered[: at + 1]
     assert keys(catalog, ds, after=ordered[3], until=ordered[9]) == ordered[4:10]
     assert keys(catalog, ds, after=ordered[9], until=ordered[3]) == []
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+def test_rows_are_unchanged_only_if_they_are_all_and_the_same(
+    catalog: Store, ds: str, *, by_column: bool
+) -> None:
+    objects = [info(key, key) for key in sorted([*NASTY, "m\x01n", "m\x01o"], key=str.encode)]
+
+    def unchanged(told: list[ObjectInfo], after: str | None = None) -> bool | None:
+        return catalog.unchanged(ds, ObjectPage.of(told) if by_column else told, after=after)
+
+    assert unchanged(objects) is None
+    catalog.insert_new(ds, objects)
+    assert unchanged(objects) is True
+    assert unchanged(objects[:7]) is True, "what comes after the last is not asked for"
+    assert unchanged(objects[7:], after=objects[6].key) is True
+    assert unchanged(objects[7:]) is False, "a row too many before"
+    assert unchanged([*objects[:3], *objects[4:]]) is False, "a row too many"
+    assert unchanged([*objects[:9], info(objects[8].key + "+", "x"), *objects[9:]]) is False, "one too few"
+    assert unchanged([*objects[:9], objects[9]._replace(fingerprint="other"), *objects[10:]]) is False
+    assert unchanged([info("~~~")], after=objects[-1].key) is None
+    gone = catalog.get(ds, objects[4].key)
+    assert gone is not None
+    catalog.settle(ds, gone.key, None, expect_rev=gone.rev)
+    assert unchanged(objects[:7]) is False, "a tombstone is none"
+    assert unchanged(objects[5:], after=gone.key) is True
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+def test_texts_that_are_alike_when_joined_are_not_the_same(
+    catalog: Store, ds: str, *, by_column: bool
+) -> None:
+    held = [info("a", fingerprint="1"), info("b\x01c", fingerprint="2")]
+    catalog.insert_new(ds, held)
+    for told in (
+        [info("a\x01b", fingerprint="1"), info("c", fingerprint="2")],
+        [info("a", fingerprint="1"), info("b", fingerprint="2"), info("c", fingerprint="3")],
+        [info("a", fingerprint="1\x012"), info("b\x01c", fingerprint="")],
+    ):
+        assert not catalog.unchanged(ds, ObjectPage.of(told) if by_column else told, after=None)
+    assert catalog.unchanged(ds, ObjectPage.of(held) if by_column else held, after=None)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 999, 1000, 1001, 2500, 4000])

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.certificate import Certificate, Draft, Part, moment, sorted_parts
 from syncagent.digest import Digest, digest_of
 from syncagent.errors import InvalidInput, SyncAgentError, Transient
-from syncagent.model import Action, DriverSpec, Report, Row
+from syncagent.model import Action, DriverSpec, ObjectInfo, Report, Row
 from syncagent.reconcile import Reconciler
 from tests.engine import drop, info, memory_bucket, put, reconciler
 from tests.keys import NASTY
@@ -130,13 +130,13 @@ def test_every_difference_is_found_and_counted_in_its_range(of: Reconciler, list
 def test_rows_are_read_only_where_a_digest_differs(of: Reconciler, monkeypatch: pytest.MonkeyPatch) -> None:
     disturb(of)
     read: list[tuple[str | None, str | None]] = []
-    real = of.catalog.stamps
+    real = of.catalog.unchanged
 
-    def stamps(dataset: str, *, after: str | None, until: str, limit: int) -> list[tuple[str, str | None]]:
-        read.append((after, until))
-        return real(dataset, after=after, until=until, limit=limit)
+    def unchanged(dataset: str, objects: Sequence[ObjectInfo], *, after: str | None) -> bool | None:
+        read.append((after, objects[-1].key))
+        return real(dataset, objects, after=after)
 
-    monkeypatch.setattr(of.catalog, "stamps", stamps)
+    monkeypatch.setattr(of.catalog, "unchanged", unchanged)
     list(of.check())
     if of.catalog.sums:
         assert len(read) == 3, "of ten ranges"

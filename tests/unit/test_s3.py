@@ -178,7 +178,7 @@ def test_what_is_not_utf8_is_our_error(body: bytes) -> None:
     ("sent", "key"),
     [
         ("a+b", "a b"), ("a%20b", "a b"), ("a%2Bb", "a+b"), ("a%2bb", "a+b"), ("year%3D2025/x", "year=2025/x"),
-        ("per%2520cent", "per%20cent"), ("%253D", "%3D"), ("%25252B", "%252B"), ("%00", "\0"), ("a%0Ab", "a\nb"),
+        ("per%2520cent", "per%20cent"), ("%253D", "%3D"), ("%25252B", "%252B"), ("%00", "\0"), ("%01", "\x01"), ("a%3D%01%20", "a=\x01 "), ("a%0Ab", "a\nb"),
         ("%F0%9F%98%80", "😀"), ("a&amp;b", "a&b"), ("a&#39;b", "a'b"), ("100%", "100%"), ("%zz%1G", "%zz%1G"),
     ],
 )  # fmt: skip
@@ -202,6 +202,15 @@ def test_url_encoded_keys(sent: str, key: str) -> None:
 def test_keys_without_an_encoding_type(sent: str, key: str) -> None:
     head = "<KeyCount>{count}</KeyCount><IsTruncated>false</IsTruncated>"
     assert [o.key for o in both(page(entry(sent), head=head)).objects] == [key]
+
+
+@pytest.mark.parametrize("head", [HEAD, "<IsTruncated>false</IsTruncated>"])
+def test_what_no_xml_may_hold_is_in_keys_all_the_same(head: str) -> None:
+    """Some stores send whatever a key holds, and columns are joined by such a character."""
+    odd = entry("x\x01y").replace("2026", "2\x0126")
+    found = parse_page(page(entry("a"), odd, entry("z"), head=head), "bucket").objects
+    assert [one.key for one in found] == ["a", "x\x01y", "z"]
+    assert [one.modified[:5] for one in found] == [found[0].modified[:5], "2\x0126-", found[0].modified[:5]]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), max_size=6))

@@ -2,6 +2,14 @@
 -- Where a statement takes several rows that others may write, it passes over those that they hold: who waits for nobody while
 -- he holds a row is in nobody's deadlock.
 
+-- name: stamp_texts
+-- How many rows there are, their keys and their fingerprints; see syncagent.pages.SEPARATOR.
+SELECT count(*), string_agg(key, chr(1) ORDER BY key), string_agg(coalesce(fingerprint, chr(1)), chr(1) ORDER BY key) FROM (
+    SELECT key, fingerprint FROM item
+    WHERE dataset = :dataset AND driver = :driver AND key > :after AND key <= :until AND storage IS NULL
+    ORDER BY key LIMIT :limit
+) AS stamp;
+
 -- name: settle_found
 -- The object is there. The row keeps its number, and with it annotations and metadata.
 UPDATE item SET

@@ -1,5 +1,13 @@
 -- What SQLite says in its own way, by name. The same names, with the same parameters, are in queries.postgres.sql.
 
+-- name: stamp_texts
+-- How many rows there are, their keys and their fingerprints; see syncagent.pages.SEPARATOR.
+SELECT count(*), group_concat(key, char(1)), group_concat(coalesce(fingerprint, char(1)), char(1)) FROM (
+    SELECT key, fingerprint FROM item
+    WHERE dataset = :dataset AND driver = :driver AND key > :after AND key <= :until AND storage IS NULL
+    ORDER BY key LIMIT :limit
+);
+
 -- name: settle_found
 -- The object is there. The row keeps its number, and with it annotations and metadata.
 UPDATE item SET

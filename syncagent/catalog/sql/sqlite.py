@@ -15,11 +15,15 @@ from syncagent.catalog.sql.connection import Connection
 from syncagent.catalog.sql.types import BY_SUFFIX
 from syncagent.catalog.vault import Vault
 from syncagent.model import ObjectInfo
+from syncagent.pages import ObjectPage, shared_by
 
 # Rows a statement: one call into SQLite inserts them all, without Python's lock. What is left goes in smaller ones, as a
 # statement of a thousand rows takes 0.8 MB, and Python keeps the last 128 that differ.
 _INSERT = (1000, 100, 10, 1)
-_WIDTH = 1 + len(ObjectInfo._fields)  # what is bound of a row
+_WIDTH = len(ObjectInfo._fields)
+_TYPE = ObjectInfo._fields.index("content_type")
+_OFTEN_SHARED = ObjectInfo._fields.index("version")  # the first of the fields that are worth a look
+_Form = tuple[int, ...]
 
 
 class SqliteCatalog(SqlCatalog):
@@ -49,11 +53,11 @@ class SqliteCatalog(SqlCatalog):
         with self.db.transaction():
             # Numbers grow, and nobody else writes in this transaction: rows up to here were there before.
             ((last,),) = self.db.sql("SELECT coalesce(max(n), 0) FROM item")
-            for batch in _batches(found):
-                statement = _insert_statement(len(batch), source["dataset"], source["driver"], run)
-                written = self._file.change_sql(statement, _bound(batch, now))
-                if written != len(batch):
-                    given = {**source, "keys": self.db.array(o.key for o in batch), "last": last}
+            for keys, shared, values in _batches(ObjectPage.of(found), now):
+                statement = _insert_statement(len(keys), shared, source["dataset"], source["driver"], run)
+                written = self._file.change_sql(statement, values)
+                if written != len(keys):
+                    given = {**source, "keys": self.db.array(keys), "last": last}
                     known += [key for (key,) in self.db.sql(_KNOWN, given)]
         return known
 
@@ -96,28 +100,57 @@ _KNOWN = (
 )
 
 
-def _batches(found: Sequence[ObjectInfo]) -> Iterator[Sequence[ObjectInfo]]:
+def _batches(page: ObjectPage, now: int) -> Iterator[tuple[Sequence[str], _Form, list[Any]]]:
+    """What each statement inserts: keys, the statement's form, and what is bound.
+
+    SQLite copies each value that is bound, which takes longer than to write it: what rows share is bound once.
+    """
+    keys = page.column(0)
+    columns = [page.column(at) for at in range(_WIDTH)]
+    # A listing may tell no types; the names do.
+    columns[_TYPE] = [
+        BY_SUFFIX[key.rpartition(".")[2]] if told is None else told
+        for key, told in zip(keys, columns[_TYPE], strict=True)
+    ]
+    form: list[int] = []
+    once: list[Any] = [now]
+    each: list[Sequence[Any]] = []
+    for at, column in enumerate(columns):
+        same = next((n for n, earlier in enumerate(columns[:at]) if earlier is column), None)
+        shared = None if at < _OFTEN_SHARED else page.shared(at) if at != _TYPE else shared_by(column)
+        if same is not None:
+            form.append(form[same])
+        elif shared is not None:
+            once.append(shared[0])
+            form.append(-len(once))
+        else:
+            each.append(column)
+            form.append(len(each))
     start = 0
     for size in _INSERT:
-        while len(found) - start >= size:
-            yield found[start : start + size]
-            start += size
+        while len(page) - start >= size:
+            end = start + size
+            rows = zip(*[column[start:end] for column in each], strict=True)
+            yield keys[start:end], (len(once), len(each), *form), [*once, *chain.from_iterable(rows)]
+            start = end
 
 
 @lru_cache(maxsize=64)
-def _insert_statement(rows: int, dataset: int, driver: int, run: int) -> str:
-    # Numbers of ours that stay, written out: fewer parameters a row, so more rows fit SQLite's limit.
-    one = f"({int(dataset)},{int(driver)},1,{int(run)},{','.join('?' * _WIDTH)})"
+def _insert_statement(rows: int, form: _Form, dataset: int, driver: int, run: int) -> str:
+    """Inserts some objects.
+
+    :param form: how many values are bound once, and how many for each row; then for each field of `ObjectInfo` which of them
+        it is: from 1 on, of a row's own; from -1 on downwards, of all rows'.
+    """
+    # Numbers of ours that stay, written out.
+    once, each, *fields = form
+    shared = [f"?{-field}" if field < 0 else "" for field in fields]
+    lines = [
+        ",".join(one or f"?{start + field}" for one, field in zip(shared, fields, strict=True))
+        for start in (once + row * each for row in range(rows))
+    ]
+    common = f"({int(dataset)},{int(driver)},1,{int(run)},?1,"
     return (
         f"INSERT INTO item (dataset, driver, rev, run, created_at, {', '.join(ObjectInfo._fields)})"
-        f" VALUES {','.join([one] * rows)} ON CONFLICT DO NOTHING"
+        f" VALUES {','.join(f'{common}{line})' for line in lines)} ON CONFLICT DO NOTHING"
     )
-
-
-def _bound(batch: Sequence[ObjectInfo], now: int) -> list[Any]:
-    """What `_insert_statement` binds. A listing may tell no types; the names do."""
-    values: list[Any] = list(chain.from_iterable(map((now,).__add__, batch)))
-    values[8::_WIDTH] = [
-        BY_SUFFIX[found[0].rpartition(".")[2]] if found[7] is None else found[7] for found in batch
-    ]
-    return values

@@ -1,0 +1,160 @@
+"""A page of a listing by column: `ObjectPage`.
+
+A listing of millions gives columns, and what becomes of it (a comparison, an insert, a line to another process) takes columns: so
+an object of it is made only where somebody asks for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
+from typing import Any, cast, overload
+
+from syncagent.model import ObjectInfo
+
+SEPARATOR = "\x01"
+"""Stands between the values of a column that is one text. One that holds it is never joined."""
+
+Column = Sequence[Any] | str | int
+"""Values of some objects: each; joined by `SEPARATOR`; a tuple of the one that they share; the number of the same column."""
+
+_WIDTH = len(ObjectInfo._fields)
+_new = tuple.__new__
+
+
+class ObjectPage(Sequence[ObjectInfo]):
+    """Some objects, by column. Equal to a list of the same objects.
+
+    :param size: how many; :param columns: what each field of `ObjectInfo` is, in their order.
+    """
+
+    __slots__ = ("_columns", "_size", "_values")
+
+    def __init__(self, size: int, columns: Sequence[Column]) -> None:
+        self._size = size
+        self._columns = columns
+        self._values: list[Sequence[Any] | None] = [None] * _WIDTH
+
+    @staticmethod
+    def of(objects: Sequence[ObjectInfo]) -> ObjectPage:
+        """The same objects by column."""
+        if isinstance(objects, ObjectPage):
+            return objects
+        return ObjectPage(len(objects), list(zip(*objects, strict=True)) if objects else [()] * _WIDTH)
+
+    @staticmethod
+    def joined(parts: Sequence[Sequence[ObjectInfo]]) -> Sequence[ObjectInfo]:
+        """The objects of some pages, one after the other."""
+        parts = [part for part in parts if part]
+        if len(parts) == 1:
+            return parts[0]
+        pages = [part for part in parts if isinstance(part, ObjectPage)]
+        if len(pages) < len(parts) or not parts:
+            return list(chain.from_iterable(parts))
+        return ObjectPage(sum(map(len, pages)), [_concatenated(pages, at) for at in range(_WIDTH)])
+
+    def column(self, at: int) -> Sequence[Any]:
+        """The values of one field."""
+        values = self._values[at]
+        if values is None:
+            column = self._columns[at]
+            if isinstance(column, int):
+                values = self.column(column)
+            elif isinstance(column, str):
+                values = column.split(SEPARATOR)
+            else:
+                values = column if len(column) == self._size else [column[0]] * self._size
+            self._values[at] = values
+        return values
+
+    def shared(self, at: int) -> tuple[Any] | None:
+        """The value that all objects have in one field, as a tuple of it; None where they differ."""
+        column = self._columns[at]
+        if isinstance(column, tuple) and len(column) == 1:
+            return column
+        if isinstance(column, int):
+            return self.shared(column)
+        return None if isinstance(column, str) else shared_by(column)
+
+    def text(self, at: int) -> str | None:
+        """The values of one field, joined by `SEPARATOR`; None where they are no texts that can be taken apart again."""
+        column = self._columns[at]
+        if isinstance(column, int):
+            return self.text(column)
+        if not isinstance(column, str):
+            try:
+                column = SEPARATOR.join(self.column(at))
+            except TypeError:
+                return None
+        return column if self._size and column.count(SEPARATOR) == self._size - 1 else None
+
+    def packed(self) -> tuple[int, list[Column]]:
+        """What makes the same page again, in few large values: made to be marshalled."""
+        packed: list[Column] = []
+        for at in range(_WIDTH):
+            column = self._columns[at]
+            if isinstance(column, int):
+                packed.append(column)
+                continue
+            packed.append(self.shared(at) or self.text(at) or tuple(self.column(at)))
+        return self._size, packed
+
+    def replaced(self, at: int, values: Sequence[Any]) -> ObjectPage:
+        """The same objects with other values in one field."""
+        columns = [column if not isinstance(column, int) else self.column(column) for column in self._columns]
+        columns[at] = values
+        return ObjectPage(self._size, columns)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[ObjectInfo]:
+        columns = zip(*map(self.column, range(_WIDTH)), strict=True)
+        return cast("Iterator[ObjectInfo]", map(_new, repeat(ObjectInfo), columns))
+
+    @overload
+    def __getitem__(self, at: int) -> ObjectInfo: ...
+    @overload
+    def __getitem__(self, at: slice) -> ObjectPage: ...
+    def __getitem__(self, at: int | slice) -> ObjectInfo | ObjectPage:
+        if isinstance(at, int):
+            return ObjectInfo._make([self.column(field)[at] for field in range(_WIDTH)])
+        size = len(range(*at.indices(self._size)))
+        columns: list[Column] = []
+        for field in range(_WIDTH):
+            column = self._columns[field]
+            kept = isinstance(column, int) or (isinstance(column, tuple) and len(column) == 1 < self._size)
+            columns.append(column if kept else self.column(field)[at])
+        return ObjectPage(size, columns) if size else ObjectPage.of([])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(other) == self._size and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as a list
+
+    def __repr__(self) -> str:
+        return f"<ObjectPage of {self._size}>"
+
+
+def keys_of(objects: Sequence[ObjectInfo]) -> Sequence[str]:
+    """The keys of some objects."""
+    return objects.column(0) if isinstance(objects, ObjectPage) else [found[0] for found in objects]
+
+
+def shared_by(values: Sequence[Any]) -> tuple[Any] | None:
+    """The value that all of some values are, as a tuple of it; None where they differ, or where there are none."""
+    if not values or values[0] != values[-1] or values.count(values[0]) < len(values):
+        return None
+    return (values[0],)
+
+
+def _concatenated(pages: Sequence[ObjectPage], at: int) -> Column:
+    columns = [page._columns[at] for page in pages]
+    if isinstance(columns[0], int) and columns.count(columns[0]) == len(columns):
+        return columns[0]
+    if all(isinstance(column, str) for column in columns):
+        return SEPARATOR.join(cast("list[str]", columns))
+    shared = pages[0].shared(at)
+    if shared is not None and all(page.shared(at) == shared for page in pages):
+        return shared
+    return list(chain.from_iterable(page.column(at) for page in pages))
