@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_OUTLINE = 500_000  # pixels of outline, up to which an area is found as COCO does: that takes memory for each of them
+_OUTLINE = 500_000  # columns that outlines cross, up to which an area is found as COCO does: that takes memory for each of them
+_FAR = 1 << 23  # pixels; `masks.from_polygon` refuses twice that
 
 
 class Region(NamedTuple):
@@ -49,25 +50,38 @@ def mask_region(mask: Mask, width: int, height: int) -> Region | None:
 
 
 def polygon_region(polygon: Polygon, width: int, height: int) -> Region | None:
-    """The pixels of a polygon, the same as `masks.from_polygon` gives; None if it covers none of the picture."""
+    """The pixels of a polygon, the same as `masks.from_polygon` gives; None if it covers none of the picture.
+
+    What is wrong in it is left out, and what is farther away than 8 million pixels is cut off there.
+    """
     parts = [kept for part in polygon.parts if (kept := _near(part, width, height))]
     if not parts:
         return None
-    if sum(_length(ring) for part in parts for ring in part) > _OUTLINE:
+    if sum(_middles(ring, width) for part in parts for ring in part) > _OUTLINE:
         return _coarse(parts, width, height)
     return mask_region(masks.from_polygon(Polygon(tuple(parts)), width, height), width, height)
 
 
 def _near(part: Part, width: int, height: int) -> Part:
-    """A part without what is far from the picture; empty if its outline is nowhere. Its area in the picture stays the same."""
+    """The rings of a part that matter to a picture. Its area in the picture stays the same.
+
+    Rings are even-odd: one counts whatever becomes of the others, a hole too whose outline is out of the picture.
+    """
     rings: list[Ring] = []
-    for ring in part:
+    for number, ring in enumerate(part):
         if len(ring) % 2 or not all(map(math.isfinite, ring)):
-            if not rings:
+            if not number:
                 return ()  # no outline, no part
             continue
-        rings.append(_clipped(ring, (-width, 2 * width), (-height, 2 * height)))
-    return tuple(rings) if rings and rings[0] else ()
+        if not ring:
+            continue
+        left, right, top, bottom = min(ring[::2]), max(ring[::2]), min(ring[1::2]), max(ring[1::2])
+        if right <= 0 or left >= width or bottom <= 0 or top >= height:
+            continue
+        # Not nearer than need be: a line that is cut off is another line once its corners are rounded.
+        if kept := _clipped(ring, (-_FAR, _FAR), (-_FAR, _FAR)):
+            rings.append(kept)
+    return tuple(rings)
 
 
 def _clipped(ring: Ring, xs: tuple[int, int], ys: tuple[int, int]) -> Ring:
@@ -94,13 +108,10 @@ def _clipped(ring: Ring, xs: tuple[int, int], ys: tuple[int, int]) -> Ring:
     return tuple(flat)
 
 
-def _length(ring: Ring) -> float:
-    """Of an outline, its longer sides added."""
-    xs, ys = ring[::2], ring[1::2]
-    return sum(
-        max(abs(u - x), abs(v - y))
-        for x, y, u, v in zip(xs, ys, (*xs[1:], *xs[:1]), (*ys[1:], *ys[:1]), strict=True)
-    )
+def _middles(ring: Ring, width: int) -> float:
+    """How many middles of columns an outline crosses, but for one for each line."""
+    xs = [max(0.0, min(width, x)) for x in ring[::2]]
+    return sum(abs(u - x) for x, u in zip(xs, (*xs[1:], xs[0]), strict=True))
 
 
 def _coarse(parts: Sequence[Part], width: int, height: int) -> Region | None:
@@ -112,10 +123,11 @@ def _coarse(parts: Sequence[Part], width: int, height: int) -> Region | None:
     for part in parts:
         inside = np.zeros((height, width), dtype=bool)
         for ring in part:
-            if len(ring) < 6:
+            near = _clipped(ring, (-width, 2 * width), (-height, 2 * height))  # Pillow reckons in 32 bits
+            if len(near) < 6:
                 continue
             picture = Image.new("L", (width, height))
-            ImageDraw.Draw(picture).polygon([n - 0.5 for n in ring], fill=1)
+            ImageDraw.Draw(picture).polygon([n - 0.5 for n in near], fill=1)
             inside ^= np.asarray(picture, dtype=bool)
         whole |= inside
     return Region(0, 0, whole) if whole.any() else None

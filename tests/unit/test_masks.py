@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,19 @@ def test_a_hole_is_not_covered(outline: Ring, hole: Ring, shape: tuple[int, int]
     both = [coco.decode(coco.frPyObjects([list(ring)], height, width))[..., 0] for ring in (outline, hole)]
     found = masks.decode(masks.from_polygon(Polygon(((outline, hole),)), width, height))
     assert (found == both[0] ^ both[1]).all()
+
+
+def test_what_is_out_of_the_picture_takes_no_memory() -> None:
+    ring = (-1e6, 5.0, 1e6, 40.0, 3.0, 1e6)
+    masks.from_polygon(Polygon(((ring,),)), 64, 48)  # what is loaded once
+    tracemalloc.start()
+    try:
+        mask = masks.from_polygon(Polygon(((ring,),)), 64, 48)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert masks.area(mask) > 0
+    assert peak < 1 << 20
 
 
 @pytest.mark.parametrize(
