@@ -8,7 +8,9 @@ import hashlib
 import hmac
 import io
 import json
+import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,6 +25,8 @@ from syncagent.agent import Agent
 from syncagent.catalog import Dataset
 from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.items import Items
+from syncagent.catalog.sql.sqlite import SqliteCatalog
+from syncagent.catalog.sql.statements import migrations
 from syncagent.catalog.sql.webhooks import Webhooks
 from syncagent.config import load
 from syncagent.drivers.memory import MemoryDriver, open_driver
@@ -31,6 +35,7 @@ from syncagent.handlers import outbox
 from syncagent.handlers.outbox import Teller, event_of, key_of, new_secret, post, signed
 from syncagent.model import DriverSpec, ObjectInfo
 from syncagent.reconcile import Reconciler
+from tests.engine import info
 from tests.rigs.catalogs import url_of
 from tests.rigs.fake_http import DROP, FakeHttp, Request
 
@@ -351,6 +356,53 @@ def test_without_a_webhook_nothing_is_kept(world: World) -> None:
         world.webhooks.remove(world.dataset.name)
     with pytest.raises(NotFound):
         world.webhooks.get(world.dataset.name)
+
+
+def test_new_rows_pay_for_being_told_only_while_somebody_listens(tmp_path: Path) -> None:
+    def triggers() -> set[str]:
+        with contextlib.closing(sqlite3.connect(tmp_path / "c.db")) as db:
+            return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")}
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with (
+        Agent(load(catalog=f"sqlite:///{tmp_path / 'c.db'}")) as agent,
+        SqliteCatalog(tmp_path / "c.db") as other,
+    ):
+        webhooks = agent.webhooks()
+        assert webhooks is not None
+        datasets = [agent.resolve(str(tmp_path / name), name=name, create=True) for name in ("one", "two")]
+        assert other.insert_new(datasets[0].id, [info("before")], run=1) == []
+        assert "item_created" not in triggers()
+        webhooks.put("one", "https://example.com/", SECRET)
+        webhooks.put("two", "https://example.com/", SECRET)
+        webhooks.remove("one")
+        assert "item_created" in triggers()
+        for dataset in datasets:  # a connection that was there before, and has its statements ready
+            assert other.insert_new(dataset.id, [info("after")], run=1) == []
+        assert [one.key for one in webhooks.take("two", 10)] == ["after"]
+        webhooks.remove("two")
+        assert "item_created" not in triggers()
+
+
+def test_a_catalog_with_webhooks_goes_on_telling_when_it_is_migrated(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    with Agent(load(catalog=f"sqlite:///{tmp_path / 'c.db'}")) as agent:
+        agent.resolve(str(tmp_path / "one"), name="one", create=True)
+        webhooks = agent.webhooks()
+        assert webhooks is not None
+        webhooks.put("one", "https://example.com/", SECRET)
+    with contextlib.closing(sqlite3.connect(tmp_path / "c.db", isolation_level=None)) as db:
+        db.execute("PRAGMA user_version=9")
+        (before,) = re.findall(r"CREATE TRIGGER item_created.*?END;", migrations()[5], re.DOTALL)
+        db.execute("DROP TRIGGER item_created")
+        db.execute(before)
+    with Agent(load(catalog=f"sqlite:///{tmp_path / 'c.db'}")) as agent:
+        (dataset,) = agent.catalog.datasets()
+        agent.catalog.insert_new(dataset.id, [info("k")], run=1)
+        webhooks = agent.webhooks()
+        assert webhooks is not None
+        assert [one.key for one in webhooks.take("one", 10)] == ["k"]
 
 
 def test_a_dataset_that_goes_takes_its_webhook_along(world: World) -> None:

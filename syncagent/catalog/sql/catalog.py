@@ -72,6 +72,9 @@ class SqlCatalog(ABC):
     def insert_new(self, dataset: str, found: Sequence[ObjectInfo], *, run: int = 0) -> list[str]:
         """See `Catalog.insert_new`. A key that the database cannot hold is left alone as well: settling it tells why."""
 
+    def webhooks_changed(self) -> None:  # noqa: B027  # a database may have nothing to do
+        """Called in each transaction that puts or removes a webhook."""
+
     @abstractmethod
     def presence(self) -> str:
         """Names whoever uses this catalog object, so that others can tell whether it is still there."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from syncagent.catalog.sql.database import Parameters
 from syncagent.catalog.sql.dialects import SQLITE, Dialect
-from syncagent.catalog.sql.statements import migrations, queries
+from syncagent.catalog.sql.statements import migrations, named, queries
 from syncagent.catalog.sql.types import mimetype
 from syncagent.digest import Summing
 from syncagent.errors import AccessDenied, ConfigError, SyncAgentError, Transient
@@ -103,7 +103,14 @@ class Connection:
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={number}")
                 applied += 1
+                if number == len(migrations()):
+                    self.tell_created()
         return applied
+
+    def tell_created(self) -> None:
+        """Have new items told to the outbox, if a dataset has a webhook now: what does it costs every new row."""
+        told = self._db.execute("SELECT EXISTS (SELECT 1 FROM webhook)").fetchone()[0]
+        self._db.execute(named("telling.sqlite")["item_created" if told else "no_item_created"])
 
     @contextlib.contextmanager
     def translated(self) -> Generator[None]:

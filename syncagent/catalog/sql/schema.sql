@@ -253,7 +253,8 @@ CREATE TABLE webhook (
     error TEXT                          -- of the last failure; null: the last went well
 );
 
--- What is to be told, in the transaction that changed the item: no process can die in between.
+-- What is to be told, in the transaction that changed the item: no process can die in between. While there is a webhook, one more
+-- trigger tells of new items: `item_created` in telling.sqlite.sql.
 CREATE TABLE outbox (
     n INTEGER PRIMARY KEY AUTOINCREMENT,
     dataset INTEGER NOT NULL,
@@ -268,14 +269,6 @@ CREATE TABLE outbox (
 );
 CREATE INDEX outbox_dataset ON outbox (dataset, taken_until);
 CREATE INDEX outbox_item ON outbox (item);
-
-CREATE TRIGGER item_created AFTER INSERT ON item
-WHEN NEW.created_at IS NOT NULL AND NEW.removed_at IS NULL AND NEW.type = 'file'
-  AND EXISTS (SELECT 1 FROM webhook WHERE dataset = NEW.dataset)
-BEGIN
-  INSERT INTO outbox (dataset, item, what, key, at)
-  VALUES (NEW.dataset, NEW.n, 'created', NEW.key, CAST(strftime('%s', 'now') AS INTEGER));
-END;
 
 CREATE TRIGGER item_changed AFTER UPDATE OF key, fingerprint, removed_at, created_at ON item
 WHEN (OLD.fingerprint IS NOT NEW.fingerprint OR OLD.key <> NEW.key OR OLD.removed_at IS NOT NEW.removed_at

@@ -61,6 +61,10 @@ class SqliteCatalog(SqlCatalog):
                     known += [key for (key,) in self.db.sql(_KNOWN, given)]
         return known
 
+    def webhooks_changed(self) -> None:
+        """See `SqlCatalog.webhooks_changed`."""
+        self._file.tell_created()
+
     def presence(self) -> str:
         """See `SqlCatalog.presence`."""
         return holders.this_process()

@@ -68,7 +68,9 @@ class Webhooks:
             "dataset": number, "url": url, "sealed": self._catalog.vault.seal({"secret": secret}),
             "private": int(private), "now": self._catalog.now(),
         }  # fmt: skip
-        self._db.change("put_webhook", given)
+        with self._db.transaction():
+            self._db.change("put_webhook", given)
+            self._catalog.webhooks_changed()
 
     def remove(self, dataset: str) -> None:
         """Tell nobody any more, also not what waits.
@@ -80,6 +82,7 @@ class Webhooks:
             if not self._db.change("remove_webhook", {"dataset": number}):
                 raise NotFound(f"dataset {dataset!r} has no webhook", resource=dataset)
             self._db.change("empty_outbox", {"dataset": number})
+            self._catalog.webhooks_changed()
 
     def secret(self, hook: Webhook) -> str:
         """What it signs with, or a reference to that.

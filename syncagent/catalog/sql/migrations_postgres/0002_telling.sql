@@ -1,0 +1,2 @@
+-- SQLite's trigger for new items is there only while somebody is told. Here one costs a bulk insert nothing that can be measured,
+-- and to make one would wait for every writer.
