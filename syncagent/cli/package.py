@@ -55,14 +55,13 @@ def package(cloud: str, out: Path, python: str | None, arch: str, labels: bool, 
     made = package(Target(CLOUDS[cloud], python or "", arch), out, labels=labels, on_step=output.note)
     if json:
         told: dict[str, Any] = dataclasses.asdict(made)
-        output.emit_json(
-            {name: str(value) if isinstance(value, Path) else value for name, value in told.items()}
-        )
+        told = {name: str(value) if isinstance(value, Path) else value for name, value in told.items()}
+        output.emit_json(told | {"beside": [str(path) for path in made.beside]})
         return
     sys.stdout.write(
         f"{made.archive}  {made.size / 1e6:.1f} MB, {made.unpacked / 1e6:.1f} MB unpacked, sha256 {made.sha256}\n"
     )
-    for path in (made.template, made.bom, made.checksums):
+    for path in (made.template, *made.beside, made.bom, made.checksums):
         sys.stdout.write(f"{path}\n")
 
 

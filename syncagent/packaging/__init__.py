@@ -29,6 +29,8 @@ class Package:
 
     archive: Path
     template: Path
+    beside: tuple[Path, ...]
+    """What else deploys it: `Cloud.beside`."""
     bom: Path
     """CycloneDX 1.6, JSON."""
     checksums: Path
@@ -85,7 +87,7 @@ def package(
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     template = out / cloud.template
     template.write_text(_template(target), encoding="utf-8")
-    beside = [out / name for name in cloud.beside]
+    beside = tuple(out / name for name in cloud.beside)
     for path in beside:
         shutil.copy(cloud.folder / path.name, path)
     bom = out / f"syncagent-{cloud.name}.cdx.json"
@@ -100,6 +102,7 @@ def package(
     return Package(
         archive,
         template,
+        beside,
         bom,
         sums,
         digest,

@@ -472,6 +472,22 @@ def test_the_command(fetched: Wheel, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("cloud", ALL, ids=lambda cloud: cloud.name)
+def test_the_command_lists_all_that_it_wrote(
+    cloud: Cloud, fetched: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cloud.installs:
+        found = [wheel(tmp_path, cloud.installs, functions_framework="x"), fetched]
+        monkeypatch.setattr(packaging, "fetch", lambda *_: found)
+    out = tmp_path / "out"
+    done = CliRunner().invoke(cli, ["package", cloud.name, "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    listed = [line.partition("  ")[0] for line in done.stdout.splitlines()]
+    assert sorted(listed) == sorted(map(str, out.iterdir()))
+    done = CliRunner().invoke(cli, ["package", cloud.name, "-o", str(out), "--json"])
+    assert json.loads(done.stdout)["beside"] == [str(out / name) for name in cloud.beside]
+
+
 def test_an_installed_syncagent_has_its_deploy_folders() -> None:
     """The wheel holds what `package` reads."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
