@@ -17,13 +17,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 _LAST = chr(0x10FFFF)
-_WORTH = 3.0  # pages that a range has to have left to be split
+_WORTH = 2.0  # pages that a range has to have left to be split where the catalog's keys say so
+_WORTH_A_GUESS = 3.5  # the same where it is guessed: a guess may be wrong
 _DEPTH = 6  # characters by which a position in a range is estimated
 _SAMPLES = 16  # keys of a page that are learned from
 _KNOWN = 200_000  # prefixes that are remembered
 _ALIKE = 4  # prefixes that differ in digits only, from which on they tell what follows one more
 _FARTHER = (
-    4  # pages that a range has had for each time that nothing came there, to be cut beyond what is known
+    4  # pages that a range has had, for each time that nothing came there, to be cut beyond what is known
 )
 _FRUITLESS = 4  # empty answers in a row, after which a range's splits are near ones
 _SPARE, _SPARE_SHARE = 4, 0.06  # empty answers that are allowed: for each worker, and of all pages
@@ -130,6 +131,8 @@ class Partition:
         for left, _, one in by_need:
             if left < _WORTH:
                 break
+            if left < _WORTH_A_GUESS and not self._ahead(one):
+                continue
             point = self._point(one, guessing)
             if point is not None:
                 return self._split(one, point)
