@@ -26,9 +26,10 @@ from syncagent.catalog.sql import postgres_connection
 from syncagent.catalog.sql.postgres import PostgresCatalog
 from syncagent.catalog.sql.postgres_connection import apply, schema_version, shown
 from syncagent.catalog.sql.statements import migrations
+from syncagent.catalog.sql.types import mimetype
 from syncagent.cli.root import cli
 from syncagent.errors import AccessDenied, ConfigError, Conflict, InvalidInput, SyncAgentError, Transient
-from syncagent.model import DriverSpec, Integration, Report, Settle
+from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Settle
 from tests.engine import Clock, drop, info, live, memory_bucket, put, reconciler
 from tests.rigs.postgres import Server, server
 
@@ -281,6 +282,40 @@ def test_a_text_with_nul_is_no_bug(catalog: PostgresCatalog, ds: str) -> None:
     with pytest.raises(InvalidInput):
         catalog.set_user_metadata(ds, "k", {"a": "\ud800"})
     assert catalog.item(ds, "k").user == {}
+
+
+def test_what_copy_takes_apart_is_written_as_it_is(catalog: PostgresCatalog, ds: str) -> None:
+    """In pages that share a value, hold none or some, or have one that separates values and rows."""
+    odd = ["\\", "a\\N", "tab\t", "\nline", "line\n", "\r", "é", "\\."]
+    found = [
+        info(f"{n:05}.jpg", str(n))._replace(size=n, content_type=None) for n in range(500 * len(odd) + 2000)
+    ]
+    for n, text in enumerate(odd):
+        found[500 * n + 9] = found[500 * n + 9]._replace(key=f"{500 * n + 9:05}{text}", storage_class=text)
+    for n in range(500 * len(odd), len(found), 3):
+        found[n] = found[n]._replace(version=f"v{n}", content_type=f"type/{n}")
+    for n in range(500 * len(odd), len(found), 7):
+        found[n] = found[n]._replace(content_id=None, etag=None)
+    assert catalog.insert_new(ds, found[::-1]) == []
+    stored = catalog.db.sql(f"SELECT {', '.join(ObjectInfo._fields)} FROM item ORDER BY key")
+    types = [one.content_type or mimetype(one.key) for one in found]
+    assert stored == [tuple(one._replace(content_type=kind)) for one, kind in zip(found, types, strict=True)]
+
+
+def test_progress_is_not_waited_for_and_the_end_of_a_run_is(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: dict[str, str] = {}
+    with PostgresCatalog(f"{url}%20-csynchronous_commit%3Don") as catalog:
+        change = catalog.db.change
+
+        def noted(name: str, *given: Any) -> int:
+            ((waits[name],),) = catalog.db.sql("SELECT current_setting('synchronous_commit')")
+            return change(name, *given)
+
+        monkeypatch.setattr(catalog.db, "change", noted)
+        reconciler(catalog, memory_bucket({"a": b"x"})).sweep()
+    assert (waits["advance"], waits["end_run"]) == ("off", "on")
 
 
 # -- many writers --------------------------------------------------------------------------------

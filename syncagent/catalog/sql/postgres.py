@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from syncagent.catalog.base import unchanged_by_stamps
 from syncagent.catalog.sql import holders
 from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.postgres_connection import PostgresConnection
@@ -17,9 +18,14 @@ from syncagent.catalog.vault import Vault
 from syncagent.digest import Digest
 from syncagent.errors import Conflict, InvalidInput
 from syncagent.model import ObjectInfo, Report, Row, Settle
+from syncagent.pages import ObjectPage, keys_of
 from syncagent.retry import retrying
 
-_ARRAYS = {name: "bigint[]" if name == "size" else "text[]" for name in ObjectInfo._fields}
+_TYPE, _VERSION = map(ObjectInfo._fields.index, ("content_type", "version"))
+# Of an object. The last ones are those that a bucket's objects most often share; see `PostgresConnection.copy`.
+_COLUMNS = (*(name for name in ObjectInfo._fields if name != "version"), "version")
+_ARRAYS = {name: "bigint[]" if name == "size" else "text[]" for name in _COLUMNS}
+_PAGE = 500  # rows that are sent at once: they fit a processor's cache
 _LONGEST = 2600  # bytes of a key that an index entry has room for
 
 
@@ -82,6 +88,12 @@ class PostgresCatalog(SqlCatalog):
         """See `Catalog.stamps`. One statement."""
         return super().stamps(dataset, after=_bound(after), until=_bound(until) or "", limit=limit)
 
+    def unchanged(self, dataset: str, objects: Sequence[ObjectInfo], *, after: str | None) -> bool | None:
+        """See `Catalog.unchanged`. What cannot be held is not there."""
+        if not _fit_all(keys := keys_of(objects)) and not all(map(_fits, keys)):
+            return unchanged_by_stamps(self, dataset, objects, after)
+        return super().unchanged(dataset, objects, after=_bound(after))
+
     def digest_page(
         self, dataset: str, *, after: str | None, until: str | None, limit: int
     ) -> tuple[Digest, str | None]:
@@ -94,45 +106,47 @@ class PostgresCatalog(SqlCatalog):
         By COPY straight into the table, which no other way comes near. It knows no conflicts: where a key has a row by now,
         which is rare, its transaction is taken back and done again with a look at each key.
         """
-        keys = [one.key for one in found]
+        keys = keys_of(found)
         left = [] if _fit_all(keys) else [key for key in keys if not _fits(key)]
-        # In the order of the keys: of two who insert the same ones, one waits for the other, and not each for each.
-        fitting = sorted((one for one in found if not left or _fits(one.key)), key=_key)
-        if not fitting:
+        if left:
+            found = [one for one in found if _fits(one.key)]
+        if not found:
             return left
+        # In the order of the keys: of two who insert the same ones, one waits for the other, and not each for each.
+        if list(keys_of(found)) != sorted(keys_of(found)):
+            found = sorted(found, key=_key)
         source = self.source(dataset)
         common = {**source, "rev": 1, "run": run, "created_at": self.now()}
-        columns = [list(column) for column in zip(*fitting, strict=True)]
-        # A listing may tell no types; the names do.
-        columns[7] = [
-            BY_SUFFIX[key.rpartition(".")[2]] if told is None else told
-            for key, told in zip(columns[0], columns[7], strict=True)
-        ]
         try:
             with self.db.transaction(alone=False):
-                # Not waited for until it is on the disk: what a crash takes the next sweep finds again. Of two commits the
-                # later is never there without the earlier, so that no run says more than was written.
-                self.db.sql("SELECT set_config('synchronous_commit', 'off', true)")
-                given = [[value] * len(fitting) for value in common.values()]
-                self._connection.copy("item", (*common, *ObjectInfo._fields), [*given, *columns])
-                self._tell_new(common, columns[0])
+                self._write_behind()
+                pages = (_columns(found[at : at + _PAGE]) for at in range(0, len(found), _PAGE))
+                self._connection.copy("item", _COLUMNS, pages, common)
+                self._tell_new(common, found)
         except Conflict:
-            known = retrying(self._insert_others)(common, columns)
+            known = retrying(self._insert_others)(common, found)
             return [key for key in keys if key in known] + left
         return left
 
-    def _insert_others(self, common: Mapping[str, int], columns: Sequence[Sequence[Any]]) -> set[str]:
+    def _insert_others(self, common: Mapping[str, int], found: Sequence[ObjectInfo]) -> set[str]:
         """Insert those without a row; returns the keys that have one."""
         with self.db.transaction(alone=False):
-            given = {**common, **dict(zip(ObjectInfo._fields, columns, strict=True))}
+            given = {**common, **dict(zip(_COLUMNS, map(list, _columns(found)), strict=True))}
             made = {key for (key,) in self.db.sql(_INSERT_OTHERS, given)}
-            self._tell_new(common, columns[0])
-        return set(columns[0]) - made
+            self._tell_new(common, found)
+        return set(keys_of(found)) - made
 
-    def _tell_new(self, common: Mapping[str, int], keys: Sequence[str]) -> None:
+    def _write_behind(self) -> None:
+        """Not wait until this transaction is on the disk: what a crash takes the next sweep finds again.
+
+        Of two commits the later is never there without the earlier, so that no run says more than was written.
+        """
+        self.db.sql("SELECT set_config('synchronous_commit', 'off', true)")
+
+    def _tell_new(self, common: Mapping[str, int], found: Sequence[ObjectInfo]) -> None:
         """Put what this transaction has inserted for a sweep into the outbox, if the dataset has a webhook."""
         if common["run"] and self.db.sql("SELECT 1 FROM webhook WHERE dataset = %(dataset)s", common):
-            self.db.change_sql(_TELL_NEW, {**common, "first": keys[0], "last": keys[-1]})
+            self.db.change_sql(_TELL_NEW, {**common, "first": found[0].key, "last": found[-1].key})
 
     def settling(
         self, dataset: str, key: str, found: ObjectInfo | None, expect_rev: int
@@ -214,7 +228,9 @@ class PostgresCatalog(SqlCatalog):
         ranges: Any = None,
     ) -> None:
         """See `Store.advance`."""
-        super().advance(run, _bound(cursor), missing, report, ranges)
+        with self.db.transaction(alone=False):
+            self._write_behind()
+            super().advance(run, _bound(cursor), missing, report, ranges)
 
     def quarantine(self, dataset: str, key: str, error: Exception) -> None:
         """See `Store.quarantine`. A key that no text can hold is told with its characters written out."""
@@ -278,7 +294,7 @@ ORDER BY i.n
 """
 # Objects that have no row; their keys.
 _INSERT_OTHERS = f"""
-INSERT INTO item (dataset, driver, rev, run, created_at, {", ".join(ObjectInfo._fields)})
+INSERT INTO item (dataset, driver, rev, run, created_at, {", ".join(_COLUMNS)})
 SELECT %(dataset)s, %(driver)s, %(rev)s, %(run)s, %(created_at)s, o.*
 FROM unnest({", ".join(f"CAST(%({name})s AS {kind})" for name, kind in _ARRAYS.items())}) AS o
 ON CONFLICT DO NOTHING RETURNING key
@@ -287,6 +303,19 @@ ON CONFLICT DO NOTHING RETURNING key
 
 def _key(found: ObjectInfo) -> str:
     return found.key
+
+
+def _columns(found: Sequence[ObjectInfo]) -> list[Sequence[Any]]:
+    """Some objects as `_COLUMNS`."""
+    page = ObjectPage.of(found)
+    columns = [page.column(at) for at in range(len(_COLUMNS))]
+    # A listing may tell no types; the names do.
+    columns[_TYPE] = [
+        BY_SUFFIX[key.rpartition(".")[2]] if told is None else told
+        for key, told in zip(columns[0], columns[_TYPE], strict=True)
+    ]
+    columns.append(columns.pop(_VERSION))
+    return columns
 
 
 def _fit_all(keys: Sequence[str]) -> bool:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import re
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, LiteralString
 from urllib.parse import quote, urlencode
 
@@ -44,8 +42,6 @@ _DEFAULTS = {
 _CONNECT_SECONDS = 10.0  # that a connection may take at least
 _FRESH_SECONDS = 1.0  # so long after its last use a connection is taken to be sound
 _BUSY_SECONDS = 600  # longer than a statement of ours takes
-_CHUNK = 1000  # lines that are sent at once
-_SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _OLDEST = 13_00_00
 Row = tuple[Any, ...]
@@ -249,20 +245,30 @@ class PostgresConnection:
             row = cursor.execute(self._queries[name], parameters).fetchone()
             return int(row[0]) if row else 0
 
-    def copy(self, table: str, names: Sequence[str], columns: Sequence[Sequence[Any]]) -> None:
-        """Write rows, given as columns of numbers or texts, into a table by COPY.
+    def copy(
+        self,
+        table: str,
+        names: Sequence[str],
+        pages: Iterable[Sequence[Sequence[Any]]],
+        common: Mapping[str, int],
+    ) -> None:
+        """Write rows into a table by COPY.
 
-        As text, which is put together by columns: to hand over row by row, in binary, took three times as long here.
+        As text, which is put together by columns: to hand over row by row, in binary, took three times as long here. The server
+        works on a page while the next one is made.
+
+        :param pages: numbers or texts, by column; least is to do where the last ones are the same in each row.
+        :param common: what all rows have.
         """
         statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
-            sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, names))
+            sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, (*names, *common)))
         )
-        lines = zip(*map(_copied, columns), strict=True)
+        tail = "".join(f"\t{value}" for value in common.values()) + "\n"
         with self._client() as client, client.cursor() as cursor:
             self.statements += 1
             with cursor.copy(statement) as copy:
-                while chunk := list(islice(lines, _CHUNK)):
-                    copy.write("\n".join(map("\t".join, chunk)) + "\n")
+                for columns in pages:
+                    copy.write(_copied(columns, tail))
 
     def array(self, values: Iterable[Any]) -> list[Any]:
         """See `Database.array`."""
@@ -466,15 +472,29 @@ def _conninfo(url: str) -> str:
         ) from None
 
 
-def _copied(column: Sequence[Any]) -> Sequence[str]:
-    """A column as COPY takes it."""
-    if column.count(column[0]) == len(column):  # often so: a bucket's objects have one storage class
-        return [_word(column[0])] * len(column)
-    if isinstance(column[0], str) and None not in column and not _SPECIAL.search("".join(column)):
-        return column
-    if isinstance(column[0], int):
-        return [*map(str, column)]
-    return [_word(value) for value in column]
+def _copied(columns: Sequence[Sequence[Any]], tail: str) -> str:
+    """Rows as COPY takes them.
+
+    :param tail: the end of each.
+    """
+    rows, each = len(columns[0]), list(columns)
+    while len(each) > 1 and _all_same(each[-1]):  # often so: a bucket's objects have one storage class
+        tail = f"\t{_word(each.pop()[0])}{tail}"
+    try:
+        texts = [map(int.__repr__, one) if isinstance(one[0], int) else one for one in each]
+        text = "\n".join(map("\t".join, zip(*texts, strict=True)))
+    except TypeError:  # there is a null
+        text = ""
+    # As many separators as there have to be: no value holds one.
+    plain = text.count("\t") == rows * (len(each) - 1) and text.count("\n") == rows - 1
+    if not text or not plain or "\\" in text or "\r" in text:
+        words = ["\t".join(map(_word, row)) for row in zip(*each, strict=True)]
+        return "".join([f"{word}{tail}" for word in words])
+    return text.replace("\n", tail) + tail
+
+
+def _all_same(values: Sequence[Any]) -> bool:
+    return bool(values[0] == values[-1]) and values.count(values[0]) == len(values)
 
 
 def _word(value: Any) -> str:
