@@ -119,5 +119,8 @@ def test_migrations_come_in_pairs_from_now_on() -> None:
     """PostgreSQL began with what SQLite had after nine."""
     assert len(migrations("sqlite")) == len(migrations("postgres")) + 8
     folder = Path(str(files("syncagent.catalog.sql")))
-    ours = sorted(file.name[5:] for file in (folder / "migrations").glob("*.sql"))[9:]
-    assert ours == sorted(file.name[5:] for file in (folder / "migrations_postgres").glob("*.sql"))[1:]
+    ours, theirs = (
+        [name[5:] for name in sorted(file.name for file in (folder / kind).glob("*.sql"))]
+        for kind in ("migrations", "migrations_postgres")
+    )
+    assert ours[9:] == theirs[1:]
