@@ -23,9 +23,8 @@ _DEPTH = 6  # characters by which a position in a range is estimated
 _SAMPLES = 16  # keys of a page that are learned from
 _KNOWN = 200_000  # prefixes that are remembered
 _ALIKE = 4  # prefixes that differ in digits only, from which on they tell what follows one more
-_FARTHER = (
-    4  # pages that a range has had, for each time that nothing came there, to be cut beyond what is known
-)
+# Pages that a range has had, for each time that nothing came there, to be cut beyond what is known.
+_FARTHER = 4
 _FRUITLESS = 4  # empty answers in a row, after which a range's splits are near ones
 _SPARE, _SPARE_SHARE = 4, 0.06  # empty answers that are allowed: for each worker, and of all pages
 _VAGUE = 0.03  # a share of a range below which nothing follows from it
