@@ -128,7 +128,7 @@ class ServedCatalog:
         """See `Catalog.insert_new`. One request for 5,000 objects."""
         known: list[str] = []
         for batch in _batches(found) or [[]]:
-            known += self._of(dataset, "insert", found=batch, run=run)["known"]
+            known += self._of(dataset, "insert", found=list(batch), run=run)["known"]
         return known
 
     def settle(self, dataset: str, key: str, found: ObjectInfo | None, *, expect_rev: int) -> Row:

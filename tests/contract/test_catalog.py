@@ -369,6 +369,17 @@ def test_insert_new_returns_keys_that_had_a_row_and_leaves_them(catalog: Store, 
     assert catalog.count(ds) == 2498
 
 
+@pytest.mark.parametrize("count", [0, 1, 1001])
+def test_insert_new_takes_a_page_by_column(catalog: Store, ds: str, count: int) -> None:
+    """As a sweep gives it, where a driver's parser made columns."""
+    offered = [info(f"{n:06}") for n in range(count)]
+    assert catalog.insert_new(ds, ObjectPage.of(offered)) == []
+    assert [(row.key, row.fingerprint) for row in catalog.scan(ds)] == [
+        (one.key, one.fingerprint) for one in offered
+    ]
+    assert catalog.insert_new(ds, ObjectPage.of(offered)) == [one.key for one in offered]
+
+
 @pytest.mark.parametrize("run", [0, 7])
 def test_insert_new_again_returns_all_of_them(catalog: Store, ds: str, run: int) -> None:
     offered = [info(f"{n:06}") for n in range(1500)]
