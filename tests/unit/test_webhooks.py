@@ -383,6 +383,9 @@ def test_new_rows_pay_for_being_told_only_while_somebody_listens(tmp_path: Path)
         assert [one.key for one in webhooks.take("two", 10)] == ["after"]
         webhooks.remove("two")
         assert "item_created" not in triggers()
+        webhooks.put("two", "https://example.com/", SECRET)
+        other.remove_dataset("two")
+        assert "item_created" not in triggers(), "it took its webhook along"
 
 
 def test_a_catalog_with_webhooks_goes_on_telling_when_it_is_migrated(tmp_path: Path) -> None:

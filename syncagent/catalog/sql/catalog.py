@@ -366,6 +366,7 @@ class SqlCatalog(ABC):
                 self._free_lease(number, dataset.name)
             for part in _PARTS:
                 self.db.change(part, given)
+            self.webhooks_changed()
         self._sources.pop(dataset.id, None)
 
     def _unique(self, kind: str, name: str, statement: str, given: Mapping[str, Any]) -> None:
