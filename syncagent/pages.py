@@ -67,6 +67,16 @@ class ObjectPage(Sequence[ObjectInfo]):
             self._values[at] = values
         return values
 
+    def value(self, at: int, number: int) -> Any:
+        """The value that one object has in one field; takes no text apart for the last object's, which everybody asks for."""
+        column = self._columns[at]
+        if number == -1 and self._values[at] is None and self._size:
+            if isinstance(column, int):
+                return self.value(column, number)
+            if isinstance(column, str):
+                return column.rpartition(SEPARATOR)[2]
+        return self.column(at)[number]
+
     def shared(self, at: int) -> tuple[Any] | None:
         """The value that all objects have in one field, as a tuple of it; None where they differ."""
         column = self._columns[at]
@@ -99,9 +109,9 @@ class ObjectPage(Sequence[ObjectInfo]):
             packed.append(self.shared(at) or self.text(at) or tuple(self.column(at)))
         return self._size, packed
 
-    def replaced(self, at: int, values: Sequence[Any]) -> ObjectPage:
+    def replaced(self, at: int, values: Column) -> ObjectPage:
         """The same objects with other values in one field."""
-        columns = [column if not isinstance(column, int) else self.column(column) for column in self._columns]
+        columns = [column if column != at else self.column(at) for column in self._columns]
         columns[at] = values
         return ObjectPage(self._size, columns)
 
@@ -118,7 +128,7 @@ class ObjectPage(Sequence[ObjectInfo]):
     def __getitem__(self, at: slice) -> ObjectPage: ...
     def __getitem__(self, at: int | slice) -> ObjectInfo | ObjectPage:
         if isinstance(at, int):
-            return ObjectInfo._make([self.column(field)[at] for field in range(_WIDTH)])
+            return ObjectInfo._make([self.value(field, at) for field in range(_WIDTH)])
         size = len(range(*at.indices(self._size)))
         columns: list[Column] = []
         for field in range(_WIDTH):

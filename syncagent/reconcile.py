@@ -22,6 +22,7 @@ from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from syncagent.ahead import in_thread
 from syncagent.catalog.base import Catalog, Dataset, Ranges, Run, Store
 from syncagent.drivers.bucket import Bucket
 from syncagent.drivers.partition import Partition, Range
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 _INSERT = 5000  # new objects a transaction
+_AHEAD = 8  # parts that are compared while one transaction is written, if they are pages
 _HINT = 2000  # keys of the catalog between two points where a listing may be split
 _ADVANCE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 10.0
@@ -731,7 +733,7 @@ class _Sweep:
                 self._advance(cursor, new, missing)
 
     def follow_ranges(self, ranges: Ranges | None, hints: Sequence[str]) -> None:
-        """The same by several workers, each with a range of the keys. This thread compares and writes.
+        """The same by several workers, each with a range of the keys. Another thread compares; this one writes.
 
         :param ranges: None for all; :param hints: see `Partition`.
         """
@@ -752,10 +754,17 @@ class _Sweep:
             changed.clear()
             self._advance(None, new, missing, crew.left())
 
-        with contextlib.closing(crew.pieces()) as pieces:
+        span = self._catalog.span
+        compared = in_thread(
+            self._compared(crew.pieces(), span),
+            ahead=max(1, _AHEAD // span),
+            name="syncagent-compare",
+            stop=crew.stop,
+        )
+        with contextlib.closing(compared):
             try:
-                for part in _gathered(pieces, self._catalog.span):
-                    for difference in part.differences(self._catalog, self._dataset):
+                for part, differences_of_it in compared:
+                    for difference in differences_of_it:
                         new.append(difference.new)
                         changed += [found.key for found, _ in difference.changed]
                         missing += [row.key for row in difference.missing]
@@ -770,6 +779,12 @@ class _Sweep:
                             crew.finish()
             finally:
                 advance()
+
+    def _compared(self, pieces: Generator[Piece], least: int) -> Generator[tuple[_Part, list[Difference]]]:
+        """Parts of `least` objects, each with what differs; ahead of what is written, which is other keys."""
+        with contextlib.closing(pieces):
+            for part in _gathered(pieces, least):
+                yield part, list(part.differences(self._catalog, self._dataset))
 
     def follow_elsewhere(self, elsewhere: Elsewhere) -> None:
         """The same by other processes. This one keeps their progress."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
-import queue
 import tempfile
 import threading
 import time
@@ -17,6 +16,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from syncagent.ahead import in_thread
 from syncagent.drivers.base import Capabilities, Driver
 from syncagent.drivers.parallel import Crew
 from syncagent.drivers.partition import Partition
@@ -305,41 +305,7 @@ def _ahead(pages: Iterator[Page]) -> Generator[Page, None, None]:
     if waited / (_WARM_UP - 1) < _WORTH_A_THREAD:
         yield from pages
     else:
-        yield from _in_thread(pages)
-
-
-def _in_thread(pages: Iterator[Page]) -> Generator[Page, None, None]:
-    handed: queue.Queue[Page | BaseException | None] = queue.Queue(maxsize=_AHEAD)
-    stopped = threading.Event()
-
-    def offer(what: Page | BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                handed.put(what, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def fetch() -> None:
-        try:
-            for page in pages:
-                if not offer(page):
-                    return
-            offer(None)
-        except BaseException as error:  # handed over: raised where the listing is read
-            offer(error)
-
-    thread = threading.Thread(target=fetch, name="syncagent-list", daemon=True)
-    thread.start()
-    try:
-        while (got := handed.get()) is not None:
-            if isinstance(got, BaseException):
-                raise got
-            yield got
-    finally:
-        stopped.set()
-        thread.join(timeout=60)
+        yield from in_thread(pages, ahead=_AHEAD, name="syncagent-list")
 
 
 def _sorted_on_disk(

@@ -79,7 +79,7 @@ class Crew:
             thread.start()
         running = len(threads)
         try:
-            while running:
+            while running and not self._stopped.is_set():
                 got = self._handed.get()
                 if got is None:
                     running -= 1
@@ -95,6 +95,14 @@ class Crew:
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
             self._close()
+
+    def stop(self) -> None:
+        """End `pieces`, from another thread, whatever it waits for: what was not handed on yet is in `left`."""
+        self._stopped.set()
+        with self._changed:
+            self._changed.notify_all()
+        with contextlib.suppress(queue.Full):
+            self._handed.put_nowait(None)
 
     def finish(self) -> None:
         """List no more than the pages that are under way: `pieces` ends with them, and the rest is in `left`."""

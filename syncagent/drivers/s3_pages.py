@@ -13,13 +13,13 @@ from syncagent.errors import InvalidInput, Transient
 from syncagent.model import ObjectInfo
 from syncagent.pages import SEPARATOR, Column, ObjectPage
 
-# Possessive throughout: an entry fits or does not, and nothing is tried twice.
+# Possessive throughout: an entry fits or does not, and nothing is tried twice. One that does not is found as well, without a key.
 _ENTRY = re.compile(
-    r"<Contents><Key>([^<]*+)</Key><LastModified>([^<]{19})[^<]*+</LastModified>"
+    r"<Contents>(?:<Key>([^<]*+)</Key><LastModified>([^<]{19})[^<]*+</LastModified>"
     r'<ETag>(?:&quot;|&#34;|")?+([^<&"]*+)(?:&quot;|&#34;|")?+</ETag>'
     r"(?:<ChecksumAlgorithm>[^<]*+</ChecksumAlgorithm>)*+(?:<ChecksumType>[^<]*+</ChecksumType>)?+"
     r"<Size>([0-9]++)</Size>(?:<Owner>(?:<(?:ID|DisplayName)>[^<]*+</(?:ID|DisplayName)>)*+</Owner>)?+"
-    r"(?:<StorageClass>([^<]*+)</StorageClass>)?+</Contents>"
+    r"(?:<StorageClass>([^<]*+)</StorageClass>)?+</Contents>|)"
 )
 _COUNT = re.compile(r"<KeyCount>(\d+)</KeyCount>")
 _TOKEN = re.compile(r"<NextContinuationToken>([^<]*)</NextContinuationToken>")
@@ -63,12 +63,11 @@ def _parse_fast(text: str, resource: str) -> Page | None:
     first, last = text.find("<Contents>"), text.rfind("</Contents>")
     head = text if first < 0 else text[:first] + text[last:]
     truncated, token, count = _TRUNCATED.search(head), _TOKEN.search(head), _COUNT.search(head)
-    # Counted by us as well: a store whose KeyCount is wrong must not lose objects that do not fit the expression.
-    if truncated is None or len(rows) != text.count("<Contents>") or (count and int(count[1]) != len(rows)):
+    raw = [row[0] for row in rows]
+    if truncated is None or "" in raw or (count and int(count[1]) != len(rows)):
         return None
     if truncated[1] == "true" and not (token and token[1]):
         raise _cut_off(resource)
-    raw = [row[0] for row in rows]
     joined = SEPARATOR.join(raw)
     if "&" in joined or (token and "&" in token[1]):  # entities and character references
         return None

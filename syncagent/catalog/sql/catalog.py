@@ -157,7 +157,7 @@ class SqlCatalog(ABC):
             page = _PAGE * 2 if left is None else left
             # Every key sorts after the empty one, which no object can have.
             bounds = {**source, "after": after or "", "until": until, "limit": page}
-            rows = self.db.query("scan" if until is None else "scan_until", bounds)
+            rows = self.db.look("scan" if until is None else "scan_until", bounds)
             yield from [_new(Row, row) for row in rows]
             if len(rows) < page:
                 return
@@ -169,7 +169,7 @@ class SqlCatalog(ABC):
     ) -> list[tuple[str, str | None]]:
         """See `Catalog.stamps`. One statement."""
         bounds = {**self.source(dataset), "after": after or "", "until": until, "limit": limit}
-        return cast("list[tuple[str, str | None]]", self.db.query("stamps", bounds))
+        return cast("list[tuple[str, str | None]]", self.db.look("stamps", bounds))
 
     def unchanged(self, dataset: str, objects: Sequence[ObjectInfo], *, after: str | None) -> bool | None:
         """See `Catalog.unchanged`. One statement, which gives two long texts."""
@@ -177,8 +177,8 @@ class SqlCatalog(ABC):
         keys, fingerprints = page.text(0), page.text(1)
         if keys is None or fingerprints is None:
             return unchanged_by_stamps(self, dataset, objects, after)
-        bounds = {"after": after or "", "until": page.column(0)[-1], "limit": len(page) + 1}
-        ((count, *texts),) = self.db.query("stamp_texts", {**self.source(dataset), **bounds})
+        bounds = {"after": after or "", "until": page.value(0, -1), "limit": len(page) + 1}
+        ((count, *texts),) = self.db.look("stamp_texts", {**self.source(dataset), **bounds})
         # As many rows as there are objects, and as many separators: so none of them holds one, and equal texts are equal rows.
         return count == len(page) and texts == [keys, fingerprints] if count else None
 

@@ -42,14 +42,20 @@ class Connection:
         self._queries = queries("sqlite")
         with self.translated():
             _touch(path)
-            self._db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
-            self._db.create_function("mimetype", 1, mimetype, deterministic=True)
-            self._db.create_aggregate("summed", 2, Summing)  # type: ignore[arg-type]  # typeshed has those of one number
+            self._db = self._connected()
             try:
                 self._prepare(migrate)
             except BaseException:
                 self._db.close()
                 raise
+        self._looking = threading.Lock()
+        self._reader: sqlite3.Connection | None = None
+
+    def _connected(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
+        db.create_function("mimetype", 1, mimetype, deterministic=True)
+        db.create_aggregate("summed", 2, Summing)  # type: ignore[arg-type]  # typeshed has those of one number
+        return db
 
     def _prepare(self, migrate: bool) -> None:
         version = self._version()
@@ -140,6 +146,20 @@ class Connection:
         """All rows of a named statement."""
         return self.sql(self._queries[name], parameters)
 
+    def look(self, name: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+        """See `Database.look`. While another thread writes, a second connection reads what is committed."""
+        if self._lock.acquire(blocking=False):
+            try:
+                return self.query(name, parameters)
+            finally:
+                self._lock.release()
+        with self._looking, self.translated():
+            self.statements += 1
+            if self._reader is None:
+                self._reader = self._connected()
+                self._reader.execute("PRAGMA query_only=ON")
+            return self._reader.execute(self._queries[name], parameters).fetchall()
+
     def sql(self, statement: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """All rows of a statement made for a batch."""
         with self._lock, self.translated():
@@ -179,8 +199,10 @@ class Connection:
 
     def close(self) -> None:
         """Close; twice is fine."""
-        with self._lock:
+        with self._lock, self._looking:
             self._db.close()
+            if self._reader is not None:
+                self._reader.close()
 
 
 def _touch(path: Path) -> None:

@@ -40,6 +40,10 @@ class Database(Protocol):
         """All rows of a named statement."""
         ...
 
+    def look(self, name: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+        """All rows of a named statement that only reads, without waiting for what another thread has not committed."""
+        ...
+
     def sql(self, statement: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """All rows of a statement made for a query, in the database's own language."""
         ...

@@ -13,7 +13,7 @@ from syncagent.catalog.base import unchanged_by_stamps
 from syncagent.catalog.sql import holders
 from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.postgres_connection import PostgresConnection
-from syncagent.catalog.sql.types import BY_SUFFIX
+from syncagent.catalog.sql.types import typed
 from syncagent.catalog.vault import Vault
 from syncagent.digest import Digest
 from syncagent.errors import Conflict, InvalidInput
@@ -307,13 +307,8 @@ def _key(found: ObjectInfo) -> str:
 
 def _columns(found: Sequence[ObjectInfo]) -> list[Sequence[Any]]:
     """Some objects as `_COLUMNS`."""
-    page = ObjectPage.of(found)
+    page = typed(ObjectPage.of(found))
     columns = [page.column(at) for at in range(len(_COLUMNS))]
-    # A listing may tell no types; the names do.
-    columns[_TYPE] = [
-        BY_SUFFIX[key.rpartition(".")[2]] if told is None else told
-        for key, told in zip(columns[0], columns[_TYPE], strict=True)
-    ]
     columns.append(columns.pop(_VERSION))
     return columns
 

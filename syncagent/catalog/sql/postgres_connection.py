@@ -188,6 +188,10 @@ class PostgresConnection:
         """See `Database.query`."""
         return self.sql(self._queries[name], parameters)
 
+    def look(self, name: str, parameters: Parameters = ()) -> list[Row]:
+        """See `Database.look`. Each thread has its connection."""
+        return self.query(name, parameters)
+
     def sql(self, statement: str, parameters: Parameters = ()) -> list[Row]:
         """See `Database.sql`. What only reads is asked again where the connection broke."""
         if self.in_transaction:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from syncagent.catalog.sql import holders
 from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.catalog.sql.connection import Connection
-from syncagent.catalog.sql.types import BY_SUFFIX
+from syncagent.catalog.sql.types import typed
 from syncagent.catalog.vault import Vault
 from syncagent.model import ObjectInfo
-from syncagent.pages import ObjectPage, shared_by
+from syncagent.pages import ObjectPage
 
 # Rows a statement: one call into SQLite inserts them all, without Python's lock. What is left goes in smaller ones, as a
 # statement of a thousand rows takes 0.8 MB, and Python keeps the last 128 that differ.
 _INSERT = (1000, 100, 10, 1)
 _WIDTH = len(ObjectInfo._fields)
-_TYPE = ObjectInfo._fields.index("content_type")
 _OFTEN_SHARED = ObjectInfo._fields.index("version")  # the first of the fields that are worth a look
 _Form = tuple[int, ...]
 
@@ -109,19 +108,15 @@ def _batches(page: ObjectPage, now: int) -> Iterator[tuple[Sequence[str], _Form,
 
     SQLite copies each value that is bound, which takes longer than to write it: what rows share is bound once.
     """
+    page = typed(page)
     keys = page.column(0)
     columns = [page.column(at) for at in range(_WIDTH)]
-    # A listing may tell no types; the names do.
-    columns[_TYPE] = [
-        BY_SUFFIX[key.rpartition(".")[2]] if told is None else told
-        for key, told in zip(keys, columns[_TYPE], strict=True)
-    ]
     form: list[int] = []
     once: list[Any] = [now]
     each: list[Sequence[Any]] = []
     for at, column in enumerate(columns):
         same = next((n for n, earlier in enumerate(columns[:at]) if earlier is column), None)
-        shared = None if at < _OFTEN_SHARED else page.shared(at) if at != _TYPE else shared_by(column)
+        shared = page.shared(at) if at >= _OFTEN_SHARED else None
         if same is not None:
             form.append(form[same])
         elif shared is not None:
@@ -134,8 +129,10 @@ def _batches(page: ObjectPage, now: int) -> Iterator[tuple[Sequence[str], _Form,
     for size in _INSERT:
         while len(page) - start >= size:
             end = start + size
-            rows = zip(*[column[start:end] for column in each], strict=True)
-            yield keys[start:end], (len(once), len(each), *form), [*once, *chain.from_iterable(rows)]
+            values = [*once, *repeat(None, size * len(each))]
+            for at, column in enumerate(each, len(once)):
+                values[at :: len(each)] = column[start:end]
+            yield keys[start:end], (len(once), len(each), *form), values
             start = end
 
 

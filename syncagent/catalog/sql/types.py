@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import mimetypes
 
+from syncagent.model import ObjectInfo
+from syncagent.pages import SEPARATOR, ObjectPage
+
 UNKNOWN = "application/octet-stream"
 _SAYS_NOTHING = {None, "", UNKNOWN, "binary/octet-stream"}
 
@@ -20,6 +23,31 @@ class _Types(dict[str, str]):
 
 
 BY_SUFFIX = _Types()
+
+_TYPE = ObjectInfo._fields.index("content_type")
+
+
+def typed(page: ObjectPage) -> ObjectPage:
+    """The same objects, each with a type: the names tell those that the listing does not."""
+    if not page:
+        return page
+    told = page.shared(_TYPE)
+    if told is not None and told != (None,):
+        return page
+    keys = page.column(0)
+    if told is not None:
+        # Mostly all names end alike, which one look at their text shows.
+        suffix, text = keys[-1].rpartition(".")[2], page.text(0)
+        if text is not None and f"{text}{SEPARATOR}".count(f".{suffix}{SEPARATOR}") == len(page):
+            return page.replaced(_TYPE, (BY_SUFFIX[suffix],))
+        return page.replaced(_TYPE, [BY_SUFFIX[key.rpartition(".")[2]] for key in keys])
+    return page.replaced(
+        _TYPE,
+        [
+            BY_SUFFIX[key.rpartition(".")[2]] if told is None else told
+            for key, told in zip(keys, page.column(_TYPE), strict=True)
+        ],
+    )
 
 
 def mimetype(key: str, told: str | None = None) -> str:

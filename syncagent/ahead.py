@@ -1,0 +1,57 @@
+"""Reads an iterator in a thread, some values ahead of whoever takes them: `in_thread`."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from typing import TypeVar
+
+_GOODBYE = 60.0  # seconds for what is under way when nobody wants more
+_Value = TypeVar("_Value")
+
+
+def in_thread(
+    values: Iterator[_Value], *, ahead: int, name: str, stop: Callable[[], None] = lambda: None
+) -> Generator[_Value]:
+    """The same values in the same order, and what `values` raises after them.
+
+    :param values: read, and closed if it is a generator, in a thread of its own.
+    :param ahead: how many may wait to be taken. :param stop: called when nobody wants more, so that `values` waits for nothing long.
+    """
+    handed: queue.Queue[tuple[_Value] | BaseException | None] = queue.Queue(maxsize=ahead)
+    stopped = threading.Event()
+
+    def offer(what: tuple[_Value] | BaseException | None) -> bool:
+        while not stopped.is_set():
+            try:
+                handed.put(what, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def read() -> None:
+        try:
+            try:
+                for value in values:
+                    if not offer((value,)):
+                        break
+            finally:
+                if isinstance(values, Generator):
+                    values.close()
+            offer(None)
+        except BaseException as error:  # handed over: raised where the values are taken
+            offer(error)
+
+    thread = threading.Thread(target=read, name=name, daemon=True)
+    thread.start()
+    try:
+        while (got := handed.get()) is not None:
+            if isinstance(got, BaseException):
+                raise got
+            yield got[0]
+    finally:
+        stopped.set()
+        stop()
+        thread.join(timeout=_GOODBYE)
