@@ -21,7 +21,7 @@ from syncagent.errors import AccessDenied, ConfigError, SyncAgentError, Transien
 
 _PRAGMAS = """
 PRAGMA synchronous=NORMAL;
-PRAGMA cache_size=-32000;
+PRAGMA cache_size=-16000;
 PRAGMA foreign_keys=ON;
 PRAGMA temp_store=MEMORY;
 """
