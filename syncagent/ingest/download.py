@@ -10,11 +10,11 @@ import io
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from queue import Empty
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from syncagent.catalog import Item
@@ -27,6 +27,7 @@ from syncagent.ingest.layout import DRAWN, Names, Options, item_name, link_of, s
 from syncagent.ingest.origin import Origin, facts_of
 from syncagent.ingest.partial import Saver, Stopped, is_same
 from syncagent.model import Action, Outcome
+from syncagent.workers import Workers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,9 +117,9 @@ class Downloader:
         folder.mkdir(parents=True, exist_ok=True)
         run = _Run(self, self._store, self._dataset, folder, options or Options())
         report = run.report
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="syncagent-download") as pool:
+        with Workers(run.one, self._workers, name="syncagent-download") as workers:
             try:
-                for outcome in self._outcomes(pool, run, query):
+                for outcome in self._outcomes(workers, run, query):
                     if outcome is not None:
                         _count(report, outcome)
                         if on_outcome is not None:
@@ -127,27 +128,20 @@ class Downloader:
                         on_progress(report)
             except BaseException:
                 run.stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
                 raise
         return report
 
     def _outcomes(
-        self, pool: ThreadPoolExecutor, run: _Run, query: Mapping[str, Any] | None
+        self, workers: Workers[_Job, Outcome], run: _Run, query: Mapping[str, Any] | None
     ) -> Iterator[Outcome | None]:
         """Outcomes as they come; None now and then while none does."""
-        running: set[Future[Outcome]] = set()
         for jobs in run.jobs(self._store.find(self._dataset, query)):
-            running.update(pool.submit(run.one, job) for job in jobs)
-            while len(running) > _AHEAD * self._workers:
-                done, running = wait(running, _TELL, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-                if not done:
-                    yield None
-        while running:
-            done, running = wait(running, _TELL, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-            if not done:
-                yield None
+            for job in jobs:
+                workers.put(job)
+            while workers.left > _AHEAD * self._workers:
+                yield _next(workers)
+        while workers.left:
+            yield _next(workers)
 
     # -- one item --------------------------------------------------------------------------------
 
@@ -340,6 +334,13 @@ class _Run:
             self.report.bytes += count
             here, _ = self.report.running.get(key, (0, 0))
             self.report.running[key] = here + count, size
+
+
+def _next(workers: Workers[_Job, Outcome]) -> Outcome | None:
+    try:
+        return workers.take(_TELL)
+    except Empty:
+        return None
 
 
 def _count(report: Downloaded, outcome: Outcome) -> None:

@@ -7,7 +7,6 @@ beside the write that it is of, so an interrupted run goes on, and a look that c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from syncagent.catalog import Item
@@ -15,6 +14,7 @@ from syncagent.catalog.labels import Facts, LabelStore
 from syncagent.drivers import Bucket
 from syncagent.errors import NotFound, SyncAgentError
 from syncagent.ingest.probe import MediaInfo, probe_object
+from syncagent.workers import each
 
 _PAGE = 500
 _NAMED = 20
@@ -52,29 +52,28 @@ def probe_dataset(
     :raises SyncAgentError: the catalog cannot be read or written.
     """
     report = Probed()
-    with ThreadPoolExecutor(workers, thread_name_prefix="syncagent-probe") as pool:
-        for page in _pages(store, dataset, limit):
-            mirrored = [(item, stamp) for item, stamp in page if item.storage is None]
-            facts = []
-            found = pool.map(lambda pair: _look(bucket, *pair), mirrored)
-            for (item, stamp), info in zip(mirrored, found, strict=True):
-                report.looked += 1
-                if isinstance(info, MediaInfo):
-                    told = info.system()
-                    facts.append(Facts(item.id, stamp, told, info.mimetype))
-                    if told.keys() - {"mediaError"}:
-                        report.known += 1
-                    else:
-                        report.unknown += 1
-                elif isinstance(info, NotFound):
-                    report.late += 1
+    for page in _pages(store, dataset, limit):
+        mirrored = [(item, stamp) for item, stamp in page if item.storage is None]
+        facts = []
+        found = each(lambda pair: _look(bucket, *pair), mirrored, workers, name="syncagent-probe")
+        for (item, stamp), info in zip(mirrored, found, strict=True):
+            report.looked += 1
+            if isinstance(info, MediaInfo):
+                told = info.system()
+                facts.append(Facts(item.id, stamp, told, info.mimetype))
+                if told.keys() - {"mediaError"}:
+                    report.known += 1
                 else:
-                    report.failed += 1
-                    if len(report.lines) < _NAMED:
-                        report.lines.append(str(info))
-            report.late += len(facts) - store.set_facts(dataset, facts)
-            if on_progress is not None:
-                on_progress(report)
+                    report.unknown += 1
+            elif isinstance(info, NotFound):
+                report.late += 1
+            else:
+                report.failed += 1
+                if len(report.lines) < _NAMED:
+                    report.lines.append(str(info))
+        report.late += len(facts) - store.set_facts(dataset, facts)
+        if on_progress is not None:
+            on_progress(report)
     return report
 
 

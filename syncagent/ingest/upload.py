@@ -7,7 +7,6 @@ import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -25,6 +24,7 @@ from syncagent.ingest.probe import MediaInfo, probe
 from syncagent.model import Action, Outcome
 from syncagent.reconcile import Reconciler
 from syncagent.retry import retrying
+from syncagent.workers import Workers
 
 _BATCH = 200
 _CHUNK = 1 << 20
@@ -189,24 +189,22 @@ class Uploader:
         Run again after an interruption it goes on: what is there already is not sent again.
         """
         report = Uploaded()
-        left = iter(uploads)
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="syncagent-upload") as pool:
-            try:
-                for outcome in self._outcomes(pool, left, report):
-                    _count(report, outcome)
-                    if on_outcome is not None:
-                        on_outcome(outcome)
-                    if on_progress is not None:
-                        on_progress(report)
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+
+        def do(job: tuple[Upload, Item | None]) -> Outcome:
+            return self._one(*job, report)
+
+        with Workers(do, self._workers, name="syncagent-upload") as workers:
+            for outcome in self._outcomes(workers, iter(uploads)):
+                _count(report, outcome)
+                if on_outcome is not None:
+                    on_outcome(outcome)
+                if on_progress is not None:
+                    on_progress(report)
         return report
 
     def _outcomes(
-        self, pool: ThreadPoolExecutor, left: Iterator[Upload], report: Uploaded
+        self, workers: Workers[tuple[Upload, Item | None], Outcome], left: Iterator[Upload]
     ) -> Iterator[Outcome]:
-        running: set[Future[Outcome]] = set()
         seen: set[str] = set()
         while batch := list(islice(left, _BATCH)):
             known = self._store.at(self._dataset, [one.key for one in batch if one.key])
@@ -217,13 +215,11 @@ class Uploader:
                     )
                     continue
                 seen.add(one.key)
-                running.add(pool.submit(self._one, one, known.get(one.key), report))
-            while len(running) > _AHEAD * self._workers:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+                workers.put((one, known.get(one.key)))
+            while workers.left > _AHEAD * self._workers:
+                yield workers.take()
+        while workers.left:
+            yield workers.take()
 
     def _one(self, upload: Upload, known: Item | None, report: Uploaded) -> Outcome:
         try:
