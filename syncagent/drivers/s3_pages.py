@@ -1,4 +1,4 @@
-"""Parses ListObjectsV2 pages: a strict regular expression, and an XML parser for what does not fit it."""
+"""Parses ListObjectsV2 pages: regular expressions, and an XML parser for what does not fit them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
@@ -25,6 +26,7 @@ _COUNT = re.compile(r"<KeyCount>(\d+)</KeyCount>")
 _TOKEN = re.compile(r"<NextContinuationToken>([^<]*)</NextContinuationToken>")
 _TRUNCATED = re.compile(r"<IsTruncated>(true|false)</IsTruncated>")
 _ESCAPED = re.compile(r"(?:[^%]++|%[0-9A-Fa-f]{2})*+").fullmatch
+_WIDTH = _ENTRY.groups
 _MD5_LENGTH = 32
 _ETAG = ObjectInfo._fields.index("etag")
 
@@ -56,15 +58,15 @@ def parse_page(body: bytes, resource: str) -> Page:
 
 def _parse_fast(text: str, resource: str) -> Page | None:
     """The page, or None for one that only the XML parser reads right."""
-    rows = _ENTRY.findall(text)
     if not text[-40:].rstrip().endswith("</ListBucketResult>"):
         return None
     # The head stands before the entries on S3, but not on every compatible store.
     first, last = text.find("<Contents>"), text.rfind("</Contents>")
     head = text if first < 0 else text[:first] + text[last:]
     truncated, token, count = _TRUNCATED.search(head), _TOKEN.search(head), _COUNT.search(head)
-    raw = [row[0] for row in rows]
-    if truncated is None or "" in raw or (count and int(count[1]) != len(rows)):
+    columns = _columns(text, first, last + len("</Contents>")) if first >= 0 else [()] * _WIDTH
+    raw, *rest = columns
+    if truncated is None or "" in raw or (count and int(count[1]) != len(raw)):
         return None
     if truncated[1] == "true" and not (token and token[1]):
         raise _cut_off(resource)
@@ -75,29 +77,59 @@ def _parse_fast(text: str, resource: str) -> Page | None:
     keys: Column = _decode(raw, joined) if encoded else joined
     if SEPARATOR in text:  # no XML, but some stores send whatever a key holds
         keys = [unquote_plus(key, errors="strict") for key in raw] if encoded else raw
-    return Page(_objects(keys, rows), token[1] if token and truncated[1] == "true" else None)
+    objects = _objects(keys, *rest) if raw else []
+    return Page(objects, token[1] if token and truncated[1] == "true" else None)
 
 
-def _objects(keys: Column, rows: list[tuple[str, ...]]) -> Sequence[ObjectInfo]:
+def _columns(text: str, first: int, end: int) -> list[tuple[str, ...]]:
+    """Key, time, etag, size and class of all entries, by column; an entry without a key is one that does not fit.
+
+    Mostly the tags between two values are as long everywhere as in the first entry. They are passed over then, and what was
+    found must fill the whole text.
+    """
+    sample = _ENTRY.match(text, first)
+    if sample is not None and sample[5] is not None:
+        tags = [sample.start(n + 1) - sample.end(n) for n in range(1, _WIDTH)] + [
+            sample.end() - sample.end(5)
+        ]
+        found = list(zip(*_alike(*tags).findall(text, first, end), strict=True))
+        size = sample.start(1) - first + sum(tags)
+        if found and size * len(found[0]) + sum(len("".join(column)) for column in found) == end - first:
+            return found
+    return list(zip(*_ENTRY.findall(text), strict=True))
+
+
+@lru_cache(maxsize=32)
+def _alike(*tags: int) -> re.Pattern[str]:
+    """Finds the values of entries whose tags are so long."""
+    values = ["[^<]*+", "[^<]{19}", '[^<&"]*+', "[0-9]++", "[^<]*+"]
+    between = "".join(f"({value}).{{{tag}}}" for value, tag in zip(values, tags, strict=True))
+    return re.compile(f"(?s)<Contents><Key>{between}")
+
+
+def _objects(
+    keys: Column,
+    modified: tuple[str, ...],
+    etags: tuple[str, ...],
+    sizes: tuple[str, ...],
+    classes: tuple[str, ...],
+) -> ObjectPage:
     """Column by column: this runs for every object of every listing, and so is done in C as far as it goes."""
-    if not rows:
-        return []
-    _, modified, etags, sizes, classes = zip(*rows, strict=True)
-    stamps = [f"{etag}:{size}:{at}" for _, at, etag, size, _ in rows]
+    stamps = list(map(":".join, zip(etags, sizes, modified, strict=True)))
     hashes: Column = _ETAG
     if set(map(len, etags)) != {_MD5_LENGTH}:
         hashes = [etag if len(etag) == _MD5_LENGTH else None for etag in etags]
     if not all(classes):
         classes = tuple(name or "STANDARD" for name in classes)
     joined = f"{f'Z{SEPARATOR}'.join(modified)}Z"
-    times: Column = joined if joined.count(SEPARATOR) < len(rows) else [f"{at}Z" for at in modified]
+    times: Column = joined if joined.count(SEPARATOR) < len(etags) else [f"{at}Z" for at in modified]
     return ObjectPage(
-        len(rows),
+        len(etags),
         [keys, stamps, list(map(int, sizes)), times, etags, (None,), hashes, (None,), classes],
     )
 
 
-def _decode(keys: list[str], joined: str) -> Column:
+def _decode(keys: Sequence[str], joined: str) -> Column:
     """Decode the keys of a page once, all together: one pass over a long string beats a thousand short ones."""
     if "%" not in joined and "+" not in joined:
         return joined

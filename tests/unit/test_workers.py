@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from syncagent.drivers import Bucket
 from syncagent.errors import NotFound
 from syncagent.ingest.download import Downloader
 from syncagent.ingest.gather import Upload
-from syncagent.ingest.layout import Options
 from syncagent.ingest.origin import Origin
 from syncagent.ingest.probing import probe_dataset
 from syncagent.ingest.upload import Target, Uploader
@@ -126,15 +124,17 @@ class Store:
 
 
 class Nothing:
-    """A bucket with nothing in it."""
+    """A bucket, or another place that bytes come from, with nothing in it: which it takes a moment to say."""
 
-    def open(self, key: str, **_: object) -> Any:
-        raise NotFound(key)
+    def open(self, *_: object, **__: object) -> Any:
+        time.sleep(0.0005)  # so that somebody waits
+        raise NotFound("gone")
+
+    now = chunks = open
 
 
 def upload(_: Path) -> None:
-    error = NotFound("gone")
-    uploads = [Upload(f"{n}", "", lambda: (io.BytesIO(), None), error=error) for n in range(JOBS)]
+    uploads = [Upload(f"{n}", "", Nothing().open) for n in range(JOBS)]
     told = Uploader(cast(Target, None), cast(LabelStore, Store()), "d", workers=2).run(uploads)
     assert told.failed == JOBS
 
@@ -143,8 +143,8 @@ def download(folder: Path) -> None:
     def linked(_: str) -> tuple[Item, Origin]:
         raise NotFound("nothing is linked")
 
-    of = Downloader(cast(Origin, None), cast(LabelStore, Store()), "d", linked=linked, workers=2)
-    assert of.run(folder, None, Options(binaries=False)).same == JOBS
+    of = Downloader(cast(Origin, Nothing()), cast(LabelStore, Store()), "d", linked=linked, workers=2)
+    assert of.run(folder, None).failed == JOBS
 
 
 def probe(_: Path) -> None:
