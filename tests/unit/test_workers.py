@@ -85,7 +85,7 @@ def interrupted(run: Callable[[], object], place: int) -> bool:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(20)
+    thread.join(60)
     if thread.is_alive():
         raise Gone(f"interrupted at its point {place} it never ends")
     if raised:
