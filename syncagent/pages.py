@@ -91,12 +91,13 @@ class ObjectPage(Sequence[ObjectInfo]):
         column = self._columns[at]
         if isinstance(column, int):
             return self.text(column)
-        if not isinstance(column, str):
-            try:
-                column = SEPARATOR.join(self.column(at))
-            except TypeError:
-                return None
-        return column if self._size and column.count(SEPARATOR) == self._size - 1 else None
+        if isinstance(column, str):
+            return column
+        try:
+            text = SEPARATOR.join(self.column(at))
+        except TypeError:
+            return None
+        return text if self._size and text.count(SEPARATOR) == self._size - 1 else None
 
     def packed(self) -> tuple[int, list[Column]]:
         """What makes the same page again, in few large values: made to be marshalled."""

@@ -26,7 +26,7 @@ _COUNT = re.compile(r"<KeyCount>(\d+)</KeyCount>")
 _TOKEN = re.compile(r"<NextContinuationToken>([^<]*)</NextContinuationToken>")
 _TRUNCATED = re.compile(r"<IsTruncated>(true|false)</IsTruncated>")
 _ESCAPED = re.compile(r"(?:[^%]++|%[0-9A-Fa-f]{2})*+").fullmatch
-_WIDTH = _ENTRY.groups
+_SHORTER_THAN_AN_ENTRY = 90  # characters: what is passed over is no end of one and beginning of the next
 _MD5_LENGTH = 32
 _ETAG = ObjectInfo._fields.index("etag")
 
@@ -64,8 +64,7 @@ def _parse_fast(text: str, resource: str) -> Page | None:
     first, last = text.find("<Contents>"), text.rfind("</Contents>")
     head = text if first < 0 else text[:first] + text[last:]
     truncated, token, count = _TRUNCATED.search(head), _TOKEN.search(head), _COUNT.search(head)
-    columns = _columns(text, first, last + len("</Contents>")) if first >= 0 else [()] * _WIDTH
-    raw, *rest = columns
+    raw, *rest = _columns(text, first) if first >= 0 else [()] * _ENTRY.groups
     if truncated is None or "" in raw or (count and int(count[1]) != len(raw)):
         return None
     if truncated[1] == "true" and not (token and token[1]):
@@ -81,30 +80,30 @@ def _parse_fast(text: str, resource: str) -> Page | None:
     return Page(objects, token[1] if token and truncated[1] == "true" else None)
 
 
-def _columns(text: str, first: int, end: int) -> list[tuple[str, ...]]:
+def _columns(text: str, first: int) -> list[tuple[str, ...]]:
     """Key, time, etag, size and class of all entries, by column; an entry without a key is one that does not fit.
 
-    Mostly the tags between two values are as long everywhere as in the first entry. They are passed over then, and what was
-    found must fill the whole text.
+    Mostly what stands between etag and size (checksums) is as long everywhere as in the first entry, and is passed over then.
     """
     sample = _ENTRY.match(text, first)
     if sample is not None and sample[5] is not None:
-        tags = [sample.start(n + 1) - sample.end(n) for n in range(1, _WIDTH)] + [
-            sample.end() - sample.end(5)
-        ]
-        found = list(zip(*_alike(*tags).findall(text, first, end), strict=True))
-        size = sample.start(1) - first + sum(tags)
-        if found and size * len(found[0]) + sum(len("".join(column)) for column in found) == end - first:
-            return found
+        quote = text[sample.end(3) : text.index("<", sample.end(3))]
+        between = sample.start(4) - sample.end(3) - len(f"{quote}</ETag><Size>")
+        if between <= _SHORTER_THAN_AN_ENTRY:
+            found = list(zip(*_alike(quote, between).findall(text), strict=True))
+            if "" not in found[0]:
+                return found
     return list(zip(*_ENTRY.findall(text), strict=True))
 
 
 @lru_cache(maxsize=32)
-def _alike(*tags: int) -> re.Pattern[str]:
-    """Finds the values of entries whose tags are so long."""
-    values = ["[^<]*+", "[^<]{19}", '[^<&"]*+', "[0-9]++", "[^<]*+"]
-    between = "".join(f"({value}).{{{tag}}}" for value, tag in zip(values, tags, strict=True))
-    return re.compile(f"(?s)<Contents><Key>{between}")
+def _alike(quote: str, between: int) -> re.Pattern[str]:
+    """Finds what `_ENTRY` does, in entries with such quotes, and so many characters between etag and size."""
+    return re.compile(
+        r"(?s)<Contents>(?:<Key>([^<]*+)</Key><LastModified>([^<]{19})[^<]*+</LastModified>"
+        rf'<ETag>{quote}([^<&"]*+){quote}</ETag>.{{{between}}}<Size>([0-9]++)</Size>'
+        "<StorageClass>([^<]*+)</StorageClass></Contents>|)"
+    )
 
 
 def _objects(
