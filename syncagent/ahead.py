@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import queue
+import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterator
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 _GOODBYE = 60.0  # seconds for what is under way when nobody wants more
@@ -19,16 +20,19 @@ def in_thread(
     :param values: read, and closed if it is a generator, in a thread of its own.
     :param ahead: how many may wait to be taken. :param stop: called when nobody wants more, so that `values` waits for nothing long.
     """
-    handed: queue.Queue[tuple[_Value] | BaseException | None] = queue.Queue(maxsize=ahead)
+    # Queues of the interpreter alone: see `workers`.
+    handed: SimpleQueue[tuple[_Value] | BaseException | None] = SimpleQueue()
+    room: SimpleQueue[None] = SimpleQueue()
     stopped = threading.Event()
+    for _ in range(ahead):
+        room.put(None)
 
     def offer(what: tuple[_Value] | BaseException | None) -> bool:
         while not stopped.is_set():
-            try:
-                handed.put(what, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
+            with contextlib.suppress(Empty):
+                room.get(timeout=0.1)
+                handed.put(what)
+                return True
         return False
 
     def read() -> None:
@@ -50,6 +54,7 @@ def in_thread(
         while (got := handed.get()) is not None:
             if isinstance(got, BaseException):
                 raise got
+            room.put(None)
             yield got[0]
     finally:
         stopped.set()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import _thread
 import threading
+import time
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Generic, Self, TypeVar
 
 _Job = TypeVar("_Job")
@@ -60,7 +61,16 @@ class Workers(Generic[_Job, _Result]):
         :param timeout: in seconds; None waits for as long as it takes.
         :raises queue.Empty: there was none in time. :raises BaseException: what a job raised; after that this can only be left.
         """
-        got = self._done.get(timeout=timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            # By the second: a signal that comes just before a wait begins is handled when it ends.
+            wait = 1.0 if until is None else min(1.0, max(0.0, until - time.monotonic()))
+            try:
+                got = self._done.get(timeout=wait)
+                break
+            except Empty:
+                if until is not None and time.monotonic() >= until:
+                    raise
         self.left -= 1
         if isinstance(got, BaseException):
             raise got

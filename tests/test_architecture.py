@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: list[set[str]] = [
     {"errors"},
     {"model", "digest"},
-    {"pages", "workers"},
+    {"pages", "workers", "ahead"},
     {"retry", "config", "tracing"},
     {"drivers", "catalog"},
     {"certificate"},
