@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Generic, Self, TypeVar
 
+_LOOK = 1.0  # seconds of one wait: a signal that comes just before it begins is handled when it ends
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
@@ -44,8 +45,8 @@ class Workers(Generic[_Job, _Result]):
         self._ended = True
         self._jobs.put(None)
         for thread in self._threads:
-            if thread.is_alive():  # one that is not yet took no job, and will find the end
-                thread.join()
+            while thread.is_alive():  # one that is not yet took no job, and will find the end
+                thread.join(_LOOK)
 
     def put(self, job: _Job) -> None:
         """Have a job done."""
@@ -63,8 +64,7 @@ class Workers(Generic[_Job, _Result]):
         """
         until = None if timeout is None else time.monotonic() + timeout
         while True:
-            # By the second: a signal that comes just before a wait begins is handled when it ends.
-            wait = 1.0 if until is None else min(1.0, max(0.0, until - time.monotonic()))
+            wait = _LOOK if until is None else min(_LOOK, max(0.0, until - time.monotonic()))
             try:
                 got = self._done.get(timeout=wait)
                 break
