@@ -763,14 +763,15 @@ class _Sweep:
         )
         with contextlib.closing(compared):
             try:
-                for part, differences_of_it in compared:
-                    for difference in differences_of_it:
+                for part, difference, whole in compared:
+                    if difference is not None:
                         new.append(difference.new)
                         changed += [found.key for found, _ in difference.changed]
                         missing += [row.key for row in difference.missing]
                         self._report.listed += difference.listed
                         self._report.same += difference.listed - len(difference.new) - len(difference.changed)
-                    done[part.range] = part.last, part.ended
+                    if whole:
+                        done[part.range] = part.last, part.ended
                     due = time.monotonic() - advanced >= _ADVANCE_SECONDS
                     if due or max(_count_all(new), len(changed), len(missing)) >= _INSERT:
                         advance()
@@ -780,11 +781,21 @@ class _Sweep:
             finally:
                 advance()
 
-    def _compared(self, pieces: Generator[Piece], least: int) -> Generator[tuple[_Part, list[Difference]]]:
-        """Parts of `least` objects, each with what differs; ahead of what is written, which is other keys."""
+    def _compared(
+        self, pieces: Generator[Piece], least: int
+    ) -> Generator[tuple[_Part, Difference | None, bool]]:
+        """What differs, and whether that is all of its part; ahead of what is written, which is other keys.
+
+        One by one: a part that lost millions of neighbouring keys has many.
+        """
         with contextlib.closing(pieces):
             for part in _gathered(pieces, least):
-                yield part, list(part.differences(self._catalog, self._dataset))
+                held = None
+                for difference in part.differences(self._catalog, self._dataset):
+                    if held is not None:
+                        yield part, held, False
+                    held = difference
+                yield part, held, True
 
     def follow_elsewhere(self, elsewhere: Elsewhere) -> None:
         """The same by other processes. This one keeps their progress."""

@@ -280,3 +280,28 @@ def test_an_empty_listing_is_refused(of: Reconciler, driver: Ranged) -> None:
     del driver.list
     of.sweep()
     assert_equal(of)
+
+
+def test_what_millions_of_vanished_neighbours_take_is_bounded(
+    tmp_path: Path, driver: Ranged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are one part of one range, and noted page by page."""
+    monkeypatch.setattr(reconcile, "_ADVANCE_SECONDS", 60.0)
+    monkeypatch.setattr(reconcile, "_PAGE", 20)
+    monkeypatch.setattr(reconcile, "_INSERT", 100)
+    with open_at(tmp_path / "catalog.db") as catalog:
+        bucket = memory_bucket({f"{n:04}": b"%d" % n for n in range(SIZE)}, driver=driver)
+        swept = reconciler(catalog, bucket, listers=4)
+        swept.sweep()
+        drop(bucket, *[f"{n:04}" for n in range(1, SIZE)])
+        noted: list[int] = []
+        advance = catalog.advance
+
+        def counted(run: int, cursor: object, missing: list[str], *rest: object) -> None:
+            noted.append(len(missing))
+            advance(run, cursor, missing, *rest)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(catalog, "advance", counted)
+        report = swept.sweep(max_deletes=SIZE)
+        assert (report.removed, sum(noted)) == (SIZE - 1, SIZE - 1)
+        assert max(noted) <= 100 + 3 * 20
