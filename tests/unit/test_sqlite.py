@@ -452,3 +452,11 @@ def test_batches_of_any_size_at_any_time_share_their_statements(
             == 2
         )
     assert len([one for one in asked if one.startswith("INSERT INTO item (")]) == 4
+
+
+def test_keys_with_a_nul_are_known_again(catalog: SqliteCatalog, ds: str) -> None:
+    """JSON's functions, by which batches are asked for, end a text there."""
+    catalog.insert_new(ds, [info("a"), info("a\0b")])
+    assert catalog.insert_new(ds, [info("a\0b", "new"), info("a\0c"), info("b")]) == ["a\0b"]
+    assert catalog.insert_new(ds, [info("a\0c"), info("c"), info("b")]) == ["b", "a\0c"]
+    assert [row.key for row in catalog.scan(ds)] == ["a", "a\0b", "a\0c", "b", "c"]

@@ -56,8 +56,11 @@ class SqliteCatalog(SqlCatalog):
                 statement = _insert_statement(len(keys), shared, source["dataset"], source["driver"], run)
                 written = self._file.change_sql(statement, values)
                 if written != len(keys):
-                    given = {**source, "keys": self.db.array(keys), "last": last}
-                    known += [key for (key,) in self.db.sql(_KNOWN, given)]
+                    odd = [key for key in keys if "\0" in key]  # where `json_each` ends a text
+                    plain = [key for key in keys if "\0" not in key] if odd else keys
+                    given = {**source, "last": last}
+                    known += [key for (key,) in self.db.sql(_KNOWN, {**given, "keys": self.db.array(plain)})]
+                    known += [key for key in odd if self.db.sql(_KNOWN_ONE, {**given, "key": key})]
         return known
 
     def webhooks_changed(self) -> None:
@@ -101,6 +104,8 @@ _KNOWN = (
     "SELECT key FROM item WHERE dataset = :dataset AND driver = :driver AND n <= :last"
     " AND key IN (SELECT value FROM json_each(:keys)) ORDER BY key"
 )
+
+_KNOWN_ONE = "SELECT 1 FROM item WHERE dataset = :dataset AND driver = :driver AND n <= :last AND key = :key"
 
 
 def _batches(page: ObjectPage, now: int) -> Iterator[tuple[Sequence[str], _Form, list[Any]]]:
