@@ -16,7 +16,6 @@ import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
@@ -30,6 +29,7 @@ from syncagent.errors import AccessDenied, NotFound, SyncAgentError
 from syncagent.model import Action, ObjectInfo, Outcome, Report, Row, Settle
 from syncagent.pages import ObjectPage
 from syncagent.retry import retrying
+from syncagent.workers import each
 
 if TYPE_CHECKING:
     from syncagent.certificate import Part
@@ -415,8 +415,7 @@ class Reconciler:
     ) -> list[Outcome | SyncAgentError]:
         if len(keys) < 2:
             return [do(key) for key in keys]
-        with ThreadPoolExecutor(min(self.workers, len(keys)), thread_name_prefix="syncagent-settle") as pool:
-            return list(pool.map(do, keys))
+        return list(each(do, keys, self.workers, name="syncagent-settle"))
 
     def _settled(self, key: str, removing: bool = True) -> Outcome | SyncAgentError:
         try:
@@ -435,10 +434,7 @@ class Reconciler:
         if len(left) < 2:
             seen.update((key, self._looked(key)) for key in left)
         else:
-            with ThreadPoolExecutor(
-                min(self.workers, len(left)), thread_name_prefix="syncagent-look"
-            ) as pool:
-                seen.update(zip(left, pool.map(self._looked, left), strict=True))
+            seen.update(zip(left, each(self._looked, left, self.workers, name="syncagent-look"), strict=True))
         return ((key, seen[key]) for key in keys)
 
     def _look_by_listing(self, keys: Sequence[str]) -> dict[str, ObjectInfo | SyncAgentError | None]:
@@ -743,6 +739,7 @@ class _Sweep:
         changed: list[str] = []
         missing: list[str] = []
         done: dict[Range, tuple[str | None, bool]] = {}
+        listed = same = 0
         advanced = time.monotonic()
 
         def advance() -> None:
@@ -768,10 +765,13 @@ class _Sweep:
                         new.append(difference.new)
                         changed += [found.key for found, _ in difference.changed]
                         missing += [row.key for row in difference.missing]
-                        self._report.listed += difference.listed
-                        self._report.same += difference.listed - len(difference.new) - len(difference.changed)
-                    if whole:
+                        listed += difference.listed
+                        same += difference.listed - len(difference.new) - len(difference.changed)
+                    if whole:  # a part that is left in the middle is listed again
                         done[part.range] = part.last, part.ended
+                        self._report.listed += listed
+                        self._report.same += same
+                        listed = same = 0
                     due = time.monotonic() - advanced >= _ADVANCE_SECONDS
                     if due or max(_count_all(new), len(changed), len(missing)) >= _INSERT:
                         advance()
@@ -902,18 +902,16 @@ class _Sweep:
         if not self._report.added or not self._catalog.pair_moves(self._run.number):
             return
         after: str | None = None
-        with ThreadPoolExecutor(self._of.workers, thread_name_prefix="syncagent-move") as pool:
-            while pairs := self._catalog.moves(self._run.number, after=after, limit=_PAGE):
-                after = pairs[-1][0]
-                done = []
-                for (old, new), moved in zip(
-                    pairs, pool.map(lambda pair: self._of.move(*pair), pairs), strict=True
-                ):
-                    if moved:
-                        done.append(old)
-                        self._count(Outcome(new, Action.MOVED, source=old))
-                self._catalog.forget_missing(self._run.number, done)
-                self._on_progress(self._report)
+        while pairs := self._catalog.moves(self._run.number, after=after, limit=_PAGE):
+            after = pairs[-1][0]
+            done = []
+            moved = each(lambda pair: self._of.move(*pair), pairs, self._of.workers, name="syncagent-move")
+            for (old, new), was in zip(pairs, moved, strict=True):
+                if was:
+                    done.append(old)
+                    self._count(Outcome(new, Action.MOVED, source=old))
+            self._catalog.forget_missing(self._run.number, done)
+            self._on_progress(self._report)
 
     def remove(self) -> None:
         """Look at every key that the listing lacked, and move to the trash what is gone."""
@@ -933,11 +931,8 @@ class _Sweep:
             after = keys[-1]
 
     def _settle_all(self, keys: Sequence[str]) -> None:
-        if not keys:
-            return
-        with ThreadPoolExecutor(self._of.workers, thread_name_prefix="syncagent-settle") as pool:
-            for outcome in pool.map(self._settle, keys):
-                self._count(outcome)
+        for outcome in each(self._settle, keys, self._of.workers, name="syncagent-settle"):
+            self._count(outcome)
 
     def _settle(self, key: str) -> Outcome:
         """One key failing does not stop the others: it is quarantined, with the reason."""

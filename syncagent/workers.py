@@ -10,7 +10,7 @@ from __future__ import annotations
 import _thread
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Generic, Self, TypeVar
 
@@ -93,9 +93,12 @@ class Workers(Generic[_Job, _Result]):
         self._jobs.put(None)  # for the next thread
 
 
-def each(do: Callable[[_Job], _Result], jobs: Sequence[_Job], workers: int, *, name: str) -> list[_Result]:
-    """What `do` makes of each job, in their order. :raises BaseException: what one of them raised."""
+def each(
+    do: Callable[[_Job], _Result], jobs: Sequence[_Job], workers: int, *, name: str
+) -> Generator[_Result]:
+    """What `do` makes of each job, in their order, as soon as it is there. :raises BaseException: what one of them raised."""
     found: dict[int, _Result] = {}
+    at = 0
 
     def numbered(n: int) -> tuple[int, _Result]:
         return n, do(jobs[n])
@@ -106,7 +109,9 @@ def each(do: Callable[[_Job], _Result], jobs: Sequence[_Job], workers: int, *, n
         while pool.left:
             n, result = pool.take()
             found[n] = result
-    return [found[n] for n in range(len(jobs))]
+            while at in found:
+                yield found.pop(at)
+                at += 1
 
 
 __all__ = ["Workers", "each"]

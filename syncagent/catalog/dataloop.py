@@ -13,7 +13,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -28,6 +27,7 @@ from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.digest import Digest, digest_of
 from syncagent.errors import Conflict, InvalidInput, NotFound, Refused, SyncAgentError, Unsupported
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Scope, Settle
+from syncagent.workers import each
 
 _log = logging.getLogger(__name__)
 _PAGE = 1000  # the most that the platform gives
@@ -481,14 +481,8 @@ class DataloopCatalog:
             except (InvalidInput, _Short):
                 self._one_by_one = True
                 _log.warning("%s imports objects one by one only: this takes longer", self._session.gate)
-        with ThreadPoolExecutor(_CONCURRENT, thread_name_prefix="syncagent-import") as pool:
-            return [
-                found.key
-                for found, known in zip(
-                    batch, pool.map(lambda one: self._alone(dataset, spec, one), batch), strict=True
-                )
-                if known
-            ]
+        known = each(lambda one: self._alone(dataset, spec, one), batch, _CONCURRENT, name="syncagent-import")
+        return [found.key for found, was in zip(batch, known, strict=True) if was]
 
     def _alone(self, dataset: str, spec: DriverSpec, found: ObjectInfo) -> bool:
         """Import one object; whether it is to be settled instead, which tells what is wrong with it."""

@@ -7,13 +7,13 @@ their items, so those operations are not offered there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
 from syncagent.catalog.base import Item
 from syncagent.catalog.labels import Awaited, Change, Entry, Facts, Json, Stale, Taken
 from syncagent.catalog.rest import Session
 from syncagent.errors import NotFound, Unsupported
+from syncagent.workers import each
 
 _IN = 100
 """Names in one query."""
@@ -229,8 +229,7 @@ class DataloopLabels:
         return 0
 
     def _each(self, work: Callable[[T], R], things: Sequence[T]) -> list[R]:
-        with ThreadPoolExecutor(_CONCURRENT, thread_name_prefix="syncagent-labels") as pool:
-            return list(pool.map(work, things))
+        return list(each(work, things, _CONCURRENT, name="syncagent-labels"))
 
 
 def _elsewhere(what: str) -> NoReturn:

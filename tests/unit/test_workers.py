@@ -190,7 +190,7 @@ def test_what_a_job_raises_is_raised_where_results_are_taken() -> None:
         return job
 
     with pytest.raises(NotFound, match="gone"):
-        each(do, range(JOBS), 2, name="test")
+        list(each(do, range(JOBS), 2, name="test"))
 
 
 def test_results_have_the_order_of_their_jobs() -> None:
@@ -198,8 +198,16 @@ def test_results_have_the_order_of_their_jobs() -> None:
         time.sleep(0.01 if job % 3 == 0 else 0)
         return -job
 
-    assert each(do, range(JOBS), 4, name="test") == [-job for job in range(JOBS)]
-    assert each(do, [], 4, name="test") == []
+    assert list(each(do, range(JOBS), 4, name="test")) == [-job for job in range(JOBS)]
+    assert list(each(do, [], 4, name="test")) == []
+
+
+def test_results_come_as_soon_as_they_are_there() -> None:
+    go = threading.Event()
+    found = each(lambda job: job if job < 3 else go.wait(60), range(5), 2, name="test")
+    assert [next(found) for _ in range(3)] == [0, 1, 2]
+    go.set()
+    assert list(found) == [True, True]
 
 
 def test_a_result_that_does_not_come_in_time_is_waited_for_again() -> None:
@@ -220,7 +228,7 @@ def test_threads_that_cannot_be_had_are_an_error_and_no_wait(monkeypatch: pytest
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(RuntimeError, match="can't start"):
-        each(str, [1], 2, name="test")
+        list(each(str, [1], 2, name="test"))
 
 
 def test_a_second_interruption_does_not_wait_for_what_is_under_way() -> None:
