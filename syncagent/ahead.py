@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 _GOODBYE = 60.0  # seconds for what is under way when nobody wants more
+_LOOK = 1.0  # seconds of one wait: a signal that comes just before it begins is handled when it ends
 _Value = TypeVar("_Value")
 
 
@@ -51,7 +52,13 @@ def in_thread(
     thread = threading.Thread(target=read, name=name, daemon=True)
     thread.start()
     try:
-        while (got := handed.get()) is not None:
+        while True:
+            try:
+                got = handed.get(timeout=_LOOK)
+            except Empty:
+                continue
+            if got is None:
+                return
             if isinstance(got, BaseException):
                 raise got
             room.put(None)
