@@ -905,11 +905,12 @@ class _Sweep:
         while pairs := self._catalog.moves(self._run.number, after=after, limit=_PAGE):
             after = pairs[-1][0]
             done = []
-            moved = each(lambda pair: self._of.move(*pair), pairs, self._of.workers, name="syncagent-move")
-            for (old, new), was in zip(pairs, moved, strict=True):
-                if was:
-                    done.append(old)
-                    self._count(Outcome(new, Action.MOVED, source=old))
+            moves = each(lambda pair: self._of.move(*pair), pairs, self._of.workers, name="syncagent-move")
+            with contextlib.closing(moves):
+                for (old, new), moved in zip(pairs, moves, strict=True):
+                    if moved:
+                        done.append(old)
+                        self._count(Outcome(new, Action.MOVED, source=old))
             self._catalog.forget_missing(self._run.number, done)
             self._on_progress(self._report)
 
@@ -931,8 +932,11 @@ class _Sweep:
             after = keys[-1]
 
     def _settle_all(self, keys: Sequence[str]) -> None:
-        for outcome in each(self._settle, keys, self._of.workers, name="syncagent-settle"):
-            self._count(outcome)
+        with contextlib.closing(
+            each(self._settle, keys, self._of.workers, name="syncagent-settle")
+        ) as settled:
+            for outcome in settled:
+                self._count(outcome)
 
     def _settle(self, key: str) -> Outcome:
         """One key failing does not stop the others: it is quarantined, with the reason."""

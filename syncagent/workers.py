@@ -96,7 +96,10 @@ class Workers(Generic[_Job, _Result]):
 def each(
     do: Callable[[_Job], _Result], jobs: Sequence[_Job], workers: int, *, name: str
 ) -> Generator[_Result]:
-    """What `do` makes of each job, in their order, as soon as it is there. :raises BaseException: what one of them raised."""
+    """What `do` makes of each job, in their order, as soon as it is there. Close it where something else may raise before its end.
+
+    :raises BaseException: what one of them raised.
+    """
     found: dict[int, _Result] = {}
     at = 0
 

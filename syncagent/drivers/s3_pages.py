@@ -26,7 +26,10 @@ _COUNT = re.compile(r"<KeyCount>(\d+)</KeyCount>")
 _TOKEN = re.compile(r"<NextContinuationToken>([^<]*)</NextContinuationToken>")
 _TRUNCATED = re.compile(r"<IsTruncated>(true|false)</IsTruncated>")
 _ESCAPED = re.compile(r"(?:[^%]++|%[0-9A-Fa-f]{2})*+").fullmatch
-_SHORTER_THAN_AN_ENTRY = 90  # characters: what is passed over is no end of one and beginning of the next
+_CHECKS = "<Checksum"
+_SHORTER_THAN_AN_ENTRY = (
+    90  # characters: after a checksum there is no room for the end of an entry and the next one's time
+)
 _MD5_LENGTH = 32
 _ETAG = ObjectInfo._fields.index("etag")
 
@@ -98,10 +101,11 @@ def _columns(text: str, first: int) -> list[tuple[str, ...]]:
 
 @lru_cache(maxsize=32)
 def _alike(quote: str, between: int) -> re.Pattern[str]:
-    """Finds what `_ENTRY` does, in entries with such quotes, and so many characters between etag and size."""
+    """Finds what `_ENTRY` does, in entries with such quotes, and so many characters of checksums between etag and size."""
+    checks = f"{_CHECKS}.{{{between - len(_CHECKS)}}}" if between else ""
     return re.compile(
         r"(?s)<Contents>(?:<Key>([^<]*+)</Key><LastModified>([^<]{19})[^<]*+</LastModified>"
-        rf'<ETag>{quote}([^<&"]*+){quote}</ETag>.{{{between}}}<Size>([0-9]++)</Size>'
+        rf'<ETag>{quote}([^<&"]*+){quote}</ETag>{checks}<Size>([0-9]++)</Size>'
         "<StorageClass>([^<]*+)</StorageClass></Contents>|)"
     )
 

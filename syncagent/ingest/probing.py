@@ -55,7 +55,7 @@ def probe_dataset(
     for page in _pages(store, dataset, limit):
         mirrored = [(item, stamp) for item, stamp in page if item.storage is None]
         facts = []
-        found = each(lambda pair: _look(bucket, *pair), mirrored, workers, name="syncagent-probe")
+        found = list(each(lambda pair: _look(bucket, *pair), mirrored, workers, name="syncagent-probe"))
         for (item, stamp), info in zip(mirrored, found, strict=True):
             report.looked += 1
             if isinstance(info, MediaInfo):

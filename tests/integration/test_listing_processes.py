@@ -133,6 +133,15 @@ def test_killed_in_the_middle(bucket: Bucket, victims: int) -> None:
     assert not children()
 
 
+def test_ctrl_c_is_for_the_process_that_was_started_by_hand(bucket: Bucket) -> None:
+    """A terminal sends it to a whole group. The session is the same, by which Linux shares the cores first."""
+    with contextlib.closing(bucket.crew(Partition(4), 4, processes=2).pieces()) as pieces:
+        next(pieces)
+        for pid in until_they_list():
+            assert os.getpgid(pid) != os.getpgid(0)
+            assert os.getsid(pid) == os.getsid(0)
+
+
 def test_left_in_the_middle(bucket: Bucket) -> None:
     """Nobody reads on: what was asked for is counted, and no process stays."""
     crew = bucket.crew(Partition(4), 4, processes=2)

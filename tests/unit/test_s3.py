@@ -129,6 +129,25 @@ def test_entries_of_all_kinds_are_read_alike_by_both_parsers(alike: list[str], m
     both(page(*alike * 5, *mixed))
 
 
+def test_the_end_of_an_entry_is_never_taken_for_checksums() -> None:
+    """Two that lack what the other has would be one, if as many characters as checksums have were passed over blindly."""
+    whole = entry(
+        checks="<ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>",
+        tail=TAILS[1],
+    )
+    time = "<LastModified>2026-01-02T03:04:05.678Z</LastModified>"
+    sizeless = f"<Contents><Key>a</Key>{time}<ETag>&quot;{MD5}&quot;</ETag></Contents>"
+    tagless = f"<Contents><Key>abc</Key>{time}<Size>7</Size>{TAILS[1]}</Contents>"
+    body = page(whole, sizeless, tagless, count=2)
+    assert (
+        len(f"</Contents><Contents><Key>abc</Key>{time}")
+        == whole.index("<Size>") - whole.index("</ETag>") - 7
+    )
+    assert s3_pages._parse_fast(body.decode(), "bucket") is None
+    with pytest.raises(Transient, match="cut off"):
+        parse_page(body, "bucket")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -460,3 +460,21 @@ def test_keys_with_a_nul_are_known_again(catalog: SqliteCatalog, ds: str) -> Non
     assert catalog.insert_new(ds, [info("a\0b", "new"), info("a\0c"), info("b")]) == ["a\0b"]
     assert sorted(catalog.insert_new(ds, [info("a\0c"), info("c"), info("b")])) == ["a\0c", "b"]
     assert [row.key for row in catalog.scan(ds)] == ["a", "a\0b", "a\0c", "b", "c"]
+
+
+def test_who_only_reads_does_not_wait_for_another_threads_transaction(
+    catalog: SqliteCatalog, ds: str
+) -> None:
+    catalog.insert_new(ds, [info("a")])
+
+    def keys() -> list[str]:
+        rows = [row.key for row in catalog.scan(ds)]
+        assert catalog.unchanged(ds, [info(key) for key in rows], after=None)
+        return rows
+
+    with ThreadPoolExecutor(1) as another:
+        with catalog.db.transaction():
+            catalog.insert_new(ds, [info("b")])
+            assert another.submit(keys).result(10) == ["a"], "what is committed"
+            assert keys() == ["a", "b"], "and its own"
+        assert another.submit(keys).result(10) == ["a", "b"]

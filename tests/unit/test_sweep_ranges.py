@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +17,7 @@ from syncagent.catalog.sql.catalog import SqlCatalog
 from syncagent.drivers import parallel
 from syncagent.drivers.memory import MemoryDriver
 from syncagent.errors import AccessDenied, SyncAgentError, Transient
-from syncagent.model import ObjectInfo, Outcome, Report
+from syncagent.model import Action, ObjectInfo, Outcome, Report
 from syncagent.reconcile import Reconciler
 from tests.engine import assert_equal, drop, memory_bucket, put, reconciler
 from tests.rigs.catalogs import open_at
@@ -305,3 +308,61 @@ def test_what_millions_of_vanished_neighbours_take_is_bounded(
         report = swept.sweep(max_deletes=SIZE)
         assert (report.removed, sum(noted)) == (SIZE - 1, SIZE - 1)
         assert max(noted) <= 100 + 3 * 20
+
+
+def test_ctrl_c_while_the_store_asks_for_a_pause_ends_it_at_once(
+    of: Reconciler, driver: Ranged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing comes meanwhile that the thread that compares could notice it at."""
+    paused = threading.Event()
+    failed = parallel.Crew._failed
+
+    def noted(*given: object) -> None:
+        paused.set()
+        failed(*given)  # type: ignore[arg-type]  # a method's own
+
+    monkeypatch.setattr(parallel.Crew, "_failed", noted)
+    driver.fail_at, driver.error = 5, Transient("503", resource="box", retry_after=40)
+
+    def interrupt() -> None:
+        assert paused.wait(20)
+        time.sleep(0.2)  # until all of them pause
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        of.sweep()
+    assert time.monotonic() - started < 15
+    thread.join()
+    driver.works()
+    of.sweep()
+    assert_equal(of)
+
+
+def test_what_was_not_begun_when_somebody_raises_is_not_begun_any_more(
+    of: Reconciler, driver: Ranged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is the caller's own function that raises, and somebody keeps the error with all its frames."""
+    of.workers = 1
+    begun: list[str] = []
+    move = of.move
+
+    def slowly(old: str, new: str) -> bool:
+        begun.append(new)
+        time.sleep(0.05 if len(begun) > 1 else 0)
+        return move(old, new)
+
+    def told(outcome: Outcome) -> None:
+        if outcome.action is Action.MOVED:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(of, "move", slowly)
+    with pytest.raises(ZeroDivisionError) as caught:
+        of.sweep(on_outcome=told)
+    count = len(begun)
+    assert count < 10, "of ten that moved"
+    time.sleep(0.2)
+    assert len(begun) == count
+    assert caught.value.__traceback__ is not None

@@ -40,14 +40,11 @@ def typed(page: ObjectPage) -> ObjectPage:
         suffix, text = keys[-1].rpartition(".")[2], page.text(0)
         if text is not None and f"{text}{SEPARATOR}".count(f".{suffix}{SEPARATOR}") == len(page):
             return page.replaced(_TYPE, (BY_SUFFIX[suffix],))
-        return page.replaced(_TYPE, [BY_SUFFIX[key.rpartition(".")[2]] for key in keys])
-    return page.replaced(
-        _TYPE,
-        [
-            BY_SUFFIX[key.rpartition(".")[2]] if told is None else told
-            for key, told in zip(keys, page.column(_TYPE), strict=True)
-        ],
-    )
+    types = [
+        BY_SUFFIX[key.rpartition(".")[2]] if one is None else one
+        for key, one in zip(keys, page.column(_TYPE), strict=True)
+    ]
+    return page.replaced(_TYPE, types)
 
 
 def mimetype(key: str, told: str | None = None) -> str:
