@@ -19,6 +19,7 @@ Column = Sequence[Any] | str | int
 """Values of some objects: each; joined by `SEPARATOR`; a tuple of the one that they share; the number of the same column."""
 
 _WIDTH = len(ObjectInfo._fields)
+_ENDS = (0, -1)
 _new = tuple.__new__
 
 
@@ -68,14 +69,30 @@ class ObjectPage(Sequence[ObjectInfo]):
         return values
 
     def value(self, at: int, number: int) -> Any:
-        """The value that one object has in one field; takes no text apart for the last object's, which everybody asks for."""
+        """The value that one object has in one field; takes no text apart for the first's and the last's, which everybody asks for."""
         column = self._columns[at]
-        if number == -1 and self._values[at] is None and self._size:
+        if number in _ENDS and self._values[at] is None and self._size:
             if isinstance(column, int):
                 return self.value(column, number)
             if isinstance(column, str):
-                return column.rpartition(SEPARATOR)[2]
+                if number:
+                    return column[column.rfind(SEPARATOR) + 1 :]
+                return column[: column.find(SEPARATOR)] if self._size > 1 else column
         return self.column(at)[number]
+
+    def some(self, at: int, count: int) -> Sequence[Any]:
+        """About `count` values of one field, in their order, from all over the page; takes no text apart for that."""
+        column = self._columns[at]
+        if self._values[at] is not None or not isinstance(column, str) or self._size <= count:
+            return self.column(at)[:: max(1, self._size // count)]
+        values, start = [], 0
+        for part in range(1, count + 1):
+            end = column.find(SEPARATOR, start)
+            values.append(column[start:end] if end >= 0 else column[start:])
+            start = column.find(SEPARATOR, part * len(column) // count) + 1
+            if not start:
+                break
+        return values
 
     def shared(self, at: int) -> tuple[Any] | None:
         """The value that all objects have in one field, as a tuple of it; None where they differ."""
@@ -147,9 +164,42 @@ class ObjectPage(Sequence[ObjectInfo]):
         return f"<ObjectPage of {self._size}>"
 
 
+class Keys(Sequence[str]):
+    """The keys of a page, of which the first and the last cost little."""
+
+    __slots__ = ("_page",)
+
+    def __init__(self, page: ObjectPage) -> None:
+        self._page = page
+
+    def __len__(self) -> int:
+        return len(self._page)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[str]: ...
+    def __getitem__(self, at: int | slice) -> str | Sequence[str]:
+        if isinstance(at, slice):
+            return self._page.column(0)[at]
+        return cast("str", self._page.value(0, at))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._page.column(0))
+
+    def some(self, count: int) -> Sequence[str]:
+        """About so many of them, ascending, from all over the page; takes no text apart for that."""
+        return self._page.some(0, count)
+
+
 def keys_of(objects: Sequence[ObjectInfo]) -> Sequence[str]:
     """The keys of some objects."""
-    return objects.column(0) if isinstance(objects, ObjectPage) else [found[0] for found in objects]
+    return Keys(objects) if isinstance(objects, ObjectPage) else [found[0] for found in objects]
+
+
+def last_key(objects: Sequence[ObjectInfo]) -> str:
+    """The key of the last of some objects, without making that object."""
+    return objects.value(0, -1) if isinstance(objects, ObjectPage) else objects[-1][0]
 
 
 def shared_by(values: Sequence[Any]) -> tuple[Any] | None:

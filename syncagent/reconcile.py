@@ -27,7 +27,7 @@ from syncagent.drivers.bucket import Bucket
 from syncagent.drivers.partition import Partition, Range
 from syncagent.errors import AccessDenied, NotFound, SyncAgentError
 from syncagent.model import Action, ObjectInfo, Outcome, Report, Row, Settle
-from syncagent.pages import ObjectPage
+from syncagent.pages import ObjectPage, last_key
 from syncagent.retry import retrying
 from syncagent.workers import each
 
@@ -114,7 +114,7 @@ def differences(
     with contextlib.closing(_pages(bucket, after, until)) as pages:
         for listed in _spans(pages, catalog.span):
             yield from _compared(catalog, dataset, cursor, listed)
-            cursor = listed[-1].key
+            cursor = last_key(listed)
     yield from _vanished(catalog, dataset, cursor, until)
 
 
@@ -122,7 +122,7 @@ def _compared(
     catalog: Catalog, dataset: str, cursor: str | None, objects: Sequence[ObjectInfo]
 ) -> Iterator[Difference]:
     """Compare all objects after a key, up to the last of them, with the rows there."""
-    last = objects[-1].key
+    last = last_key(objects)
     same = catalog.unchanged(dataset, objects, after=cursor)
     if same is not False:
         yield Difference(last, listed=len(objects), new=[] if same else objects)
@@ -192,14 +192,14 @@ class _Part:
         """The key up to which it goes."""
         if self.ended:
             return self.until
-        return self.pieces[-1][-1].key if self.pieces else self.after
+        return last_key(self.pieces[-1]) if self.pieces else self.after
 
     def differences(self, catalog: Catalog, dataset: str) -> Iterator[Difference]:
         """Compare it with the rows there."""
         cursor = self.after
         if self.objects:
             yield from _compared(catalog, dataset, cursor, self.objects)
-            cursor = self.objects[-1].key
+            cursor = last_key(self.objects)
         if self.ended and (cursor is None or cursor != self.until):
             yield from _vanished(catalog, dataset, cursor, self.until)
 

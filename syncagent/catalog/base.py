@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from syncagent.errors import Conflict
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Report, Row, Settle
+from syncagent.pages import last_key
 
 if TYPE_CHECKING:
     from syncagent.catalog.labels import LabelStore
@@ -217,7 +218,7 @@ def unchanged_by_stamps(
     catalog: Catalog, dataset: str, objects: Sequence[ObjectInfo], after: str | None
 ) -> bool | None:
     """`Catalog.unchanged` by `Catalog.stamps`."""
-    known = catalog.stamps(dataset, after=after, until=objects[-1].key, limit=len(objects) + 1)
+    known = catalog.stamps(dataset, after=after, until=last_key(objects), limit=len(objects) + 1)
     return known == [(found.key, found.fingerprint) for found in objects] if known else None
 
 

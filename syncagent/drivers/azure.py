@@ -33,6 +33,7 @@ from syncagent.errors import (
     Unsupported,
 )
 from syncagent.model import DriverSpec, Integration, ObjectInfo
+from syncagent.pages import last_key
 
 USAGE = "write az://account/container/path"
 BUCKET_SEGMENTS = 2
@@ -123,7 +124,7 @@ class AzureDriver:
             )
             if objects:
                 yield objects
-            past = until is not None and bool(objects) and common_order(objects[-1].key) >= until
+            past = until is not None and bool(objects) and common_order(last_key(objects)) >= until
             if page.marker is None or (past and not tree):
                 return
             if page.marker == given.get("marker"):

@@ -22,7 +22,7 @@ from syncagent.drivers.parallel import Crew
 from syncagent.drivers.partition import Partition
 from syncagent.errors import InvalidInput, NotFound, Refused, SyncAgentError
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Scope
-from syncagent.pages import ObjectPage, keys_of
+from syncagent.pages import ObjectPage, keys_of, last_key
 
 MAX_KEY_BYTES = 1024
 _SPOOL_PAGE = 1000
@@ -190,7 +190,7 @@ class Bucket:
                 if until is not None and past:
                     kept = kept[: max(0, bisect_right(keys, until) - (len(keys) - len(kept)))]
                 if kept:
-                    last = kept[-1][0]
+                    last = last_key(kept)
                     yield kept
                 if past:
                     return

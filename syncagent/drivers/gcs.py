@@ -33,6 +33,7 @@ from syncagent.errors import (
     Unsupported,
 )
 from syncagent.model import DriverSpec, Integration, ObjectInfo
+from syncagent.pages import last_key
 from syncagent.retry import retrying
 
 USAGE = "write gs://bucket/path"
@@ -119,7 +120,7 @@ class GcsDriver:
                 objects = [found for found in objects if found.key > after]
             if objects:
                 yield objects
-            if token is None or (until is not None and objects and objects[-1].key >= until):
+            if token is None or (until is not None and objects and last_key(objects) >= until):
                 return
             if token == given.get("pageToken"):
                 raise Transient(f"the listing of {self._bucket} goes round in circles", resource=self._bucket)

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from syncagent.pages import Keys
+
 _LAST = chr(0x10FFFF)
 _WORTH = 2.0  # pages that a range has to have left to be split where the catalog's keys say so
 _WORTH_A_GUESS = 3.5  # the same where it is guessed: a guess may be wrong
@@ -149,12 +151,17 @@ class Partition:
         :param more: whether the listing goes on after them.
         :return: how many keys are the range's, and whether it has ended.
         """
-        cut = len(keys) if taken.hi is None else bisect_right(keys, taken.hi)
+        hi = taken.hi
+        cut = len(keys) if hi is None or not keys or keys[-1] <= hi else bisect_right(keys, hi)
         taken.pages += 1
         if taken.first is None:
             taken.first = keys[0] if cut else (taken.lo or "")
         if cut:
-            self._learn_page(taken, keys[0], keys[cut - 1], keys[: cut : max(1, cut // _SAMPLES)])
+            if cut == len(keys) and isinstance(keys, Keys):
+                samples = keys.some(_SAMPLES)
+            else:
+                samples = keys[: cut : max(1, cut // _SAMPLES)]
+            self._learn_page(taken, keys[0], keys[cut - 1], samples)
         else:
             self._learn_nothing(taken)
         ended = cut < len(keys) or not more or (taken.hi is not None and bool(keys) and keys[-1] >= taken.hi)
@@ -326,8 +333,10 @@ class Partition:
             taken.parent.fruitless = 0
             taken.parent.reach += 1
             taken.reach = taken.parent.reach
+        known = 0
         for key in (*samples, last):
-            self._learn(key, taken.varied + 2)
+            self._learn(key, known, taken.varied + 2)
+            known = taken.varied  # of the first one, which all others begin like
 
     def _learn_nothing(self, taken: Range) -> None:
         self.empty += 1
@@ -344,13 +353,14 @@ class Partition:
         elif parent.shy:
             parent.reach = max(1, parent.reach - 1)
 
-    def _learn(self, key: str, depth: int) -> None:
-        """Remember which characters follow the beginnings of a key."""
-        shape = key.translate(_DIGITS)
-        for at in range(min(depth, len(key))):
+    def _learn(self, key: str, start: int, depth: int) -> None:
+        """Remember which characters follow the beginnings of a key: those of `start` characters to `depth`."""
+        shape = None
+        for at in range(start, min(depth, len(key))):
             known = self._next.get(key[:at])
             if known is not None and key[at] in known:
                 continue
+            shape = shape or key.translate(_DIGITS)
             if known is None and len(self._next) >= _KNOWN:
                 return
             followers, prefixes = self._alike.setdefault(shape[:at], (set(), [0]))

@@ -18,12 +18,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syncagent.errors import SyncAgentError, packed, unpacked
 from syncagent.model import ObjectInfo
-from syncagent.pages import Column, ObjectPage
+from syncagent.pages import Column, ObjectPage, last_key
 
 if TYPE_CHECKING:
     from syncagent.drivers.bucket import Bucket
@@ -33,7 +34,7 @@ Pages = Callable[[str | None, str | None], Generator[Sequence[ObjectInfo], None,
 
 _LONG = 24  # pages after which a listing is worth the start of processes (0.5 s of a core each)
 _CODE = "import sys; sys.path.append({root!r}); from syncagent.drivers.processes import main; main()"
-_SIZE = struct.Struct("!I")
+_SIZES = struct.Struct("!II")  # of what is marshalled, and of the texts after it
 _GOODBYE = 5.0  # seconds for a process to end by itself
 _ROOM = 1 << 20  # bytes that a line holds, so that a process need not wait for a page to be read
 _NICE = 10  # who compares and writes goes first: all wait for that, and a tenth of a first sweep was its waiting for a core
@@ -71,7 +72,7 @@ class Listers:
                     with contextlib.closing(self._here(after, taken.hi)) as pages:
                         for page in pages:
                             self._note(1)
-                            after = page[-1][0]
+                            after = last_key(page)
                             yield page
                             if self._free:
                                 break
@@ -79,7 +80,7 @@ class Listers:
                             return
                 else:
                     for page in self._remote(line, after, taken):
-                        after = page[-1][0]
+                        after = last_key(page)
                         yield page
                     return
             except _LostError:
@@ -115,8 +116,8 @@ class Listers:
                 self._bucket.count(told.requests, told.ignored)
                 if told.listing != line.listing:
                     continue  # it was told to stop, and had asked already
-                if told.objects is not None:
-                    yield ObjectPage(*told.objects)
+                if told.page is not None:
+                    yield told.page
                     line.send("go", taken.hi)
                     continue
                 done = True
@@ -199,8 +200,7 @@ class _Told(NamedTuple):
     """What a process says: a page, or that a listing has ended, and what it has asked for since it said something last."""
 
     listing: int
-    objects: tuple[int, list[Column]] | None
-    """What makes an `ObjectPage`: a tenth of the cost of rows."""
+    page: ObjectPage | None
     error: dict[str, Any] | None
     requests: dict[str, int]
     ignored: int
@@ -233,7 +233,9 @@ class _Line:
         if frame is None:
             self.lost = True
             raise _LostError
-        return _Told(*frame)
+        (listing, size, columns, sizes, *rest), texts = frame
+        page = None if size is None else ObjectPage(size, _filled(columns, sizes, texts))
+        return _Told(listing, page, *rest)
 
     def finish(self) -> Iterator[_Told]:
         """Say that nothing more is wanted, and hear what was under way."""
@@ -253,20 +255,42 @@ def _yielding() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def _send(sock: socket.socket, what: Any) -> None:
+def _send(sock: socket.socket, what: Any, texts: Sequence[bytes] = ()) -> None:
+    """Send a value of plain types, and texts apart from it: to marshal a long one, and to read it, takes three times as long."""
     frame = marshal.dumps(what)
-    sock.sendall(_SIZE.pack(len(frame)) + frame)
+    sock.sendall(b"".join([_SIZES.pack(len(frame), sum(map(len, texts))), frame, *texts]))
 
 
-def _frame(sock: socket.socket) -> Any:
+def _frame(sock: socket.socket) -> tuple[Any, memoryview] | None:
     """What comes next; None where it ends, also in the middle."""
     # Whole at once: each time that a thread comes back from the system it waits for Python's lock.
-    head = sock.recv(_SIZE.size, socket.MSG_WAITALL)
-    if len(head) < _SIZE.size:
+    head = sock.recv(_SIZES.size, socket.MSG_WAITALL)
+    if len(head) < _SIZES.size:
         return None
-    (size,) = _SIZE.unpack(head)
-    frame = sock.recv(size, socket.MSG_WAITALL)
-    return marshal.loads(frame) if len(frame) == size else None  # noqa: S302  # from a process of ours
+    size, rest = _SIZES.unpack(head)
+    frame = memoryview(sock.recv(size + rest, socket.MSG_WAITALL))
+    return (marshal.loads(frame[:size]), frame[size:]) if len(frame) == size + rest else None  # noqa: S302  # from a process of ours
+
+
+def _word(sock: socket.socket) -> Any:
+    """What a process is told next; None where that ends."""
+    frame = _frame(sock)
+    return None if frame is None else frame[0]
+
+
+def _parted(columns: Sequence[Column]) -> tuple[list[Column | None], list[bytes]]:
+    """A page's columns without those that are one text, and these."""
+    texts = [column.encode(errors="surrogatepass") for column in columns if isinstance(column, str)]
+    return [None if isinstance(column, str) else column for column in columns], texts
+
+
+def _filled(columns: Sequence[Column | None], sizes: Sequence[int], texts: memoryview) -> list[Column]:
+    """The opposite of `_parted`."""
+    ends = accumulate(sizes)
+    each = (
+        str(texts[end - size : end], "utf-8", "surrogatepass") for size, end in zip(sizes, ends, strict=True)
+    )
+    return [next(each) if column is None else column for column in columns]
 
 
 def _spawn(groups: list[list[socket.socket]]) -> subprocess.Popen[bytes]:
@@ -360,7 +384,7 @@ class _Serving:
         """Answer one line until it is closed."""
         listing = 0
         with contextlib.suppress(OSError), line:
-            while (word := _frame(line)) is not None:
+            while (word := _word(line)) is not None:
                 if word[0] != "list":
                     continue  # came after the last page
                 listing += 1
@@ -376,20 +400,24 @@ class _Serving:
         ahead = 0
         with contextlib.closing(pages):  # type: ignore[type-var]
             for page in pages:
-                self._tell(line, listing, ObjectPage.of(page).packed(), None)
+                self._tell(line, listing, ObjectPage.of(page), None)
                 ahead += 1
                 while ahead > _AHEAD or select.select([line], [], [], 0)[0]:
-                    word = _frame(line)
+                    word = _word(line)
                     if word is None or word[0] == "stop":
                         return
                     ahead, until = ahead - 1, word[1]
-                if until is not None and page[-1][0] >= until:
+                if until is not None and last_key(page) >= until:
                     return
 
-    def _tell(self, line: socket.socket, listing: int, objects: Any, error: dict[str, Any] | None) -> None:
+    def _tell(
+        self, line: socket.socket, listing: int, page: ObjectPage | None, error: dict[str, Any] | None
+    ) -> None:
+        size, columns = (None, []) if page is None else page.packed()
+        parted, texts = _parted(columns)
         with self._lock:
             before, self._requests = self._requests, dict(self._bucket.driver.requests)
             requests = {name: n - before.get(name, 0) for name, n in self._requests.items()}
             ignored = self._bucket.ignored - self._ignored
             self._ignored += ignored
-        _send(line, (listing, objects, error, requests, ignored))
+        _send(line, (listing, size, parted, list(map(len, texts)), error, requests, ignored), texts)

@@ -28,6 +28,7 @@ from syncagent.errors import (
     Unsupported,
 )
 from syncagent.model import DriverSpec, Integration, ObjectInfo
+from syncagent.pages import last_key
 
 USAGE = "write s3://bucket/path"
 OPTIONS = {
@@ -128,7 +129,7 @@ class S3Driver:
             if (
                 until is not None
                 and page.objects
-                and page.objects[-1].key >= until
+                and last_key(page.objects) >= until
                 and self.caps.sorted_listing
             ):
                 return
