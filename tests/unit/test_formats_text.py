@@ -170,6 +170,9 @@ def look(one: Annotation, name: str) -> Any:
             if frames
             else {}
         )
+        if name == "label-studio":  # frames have none of their own there: those of the track last
+            frames = [(frame, box, label, {}) for frame, box, label, _ in frames]
+            lasting = dict(one.attributes)
         one = msgspec.structs.replace(
             one,
             **rest,
