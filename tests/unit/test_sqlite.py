@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 
 from syncagent.catalog import open_catalog
+from syncagent.catalog.sql import connection
 from syncagent.catalog.sql.connection import Connection
 from syncagent.catalog.sql.sqlite import SqliteCatalog
 from syncagent.catalog.sql.statements import migrations, parameters, queries
 from syncagent.errors import ConfigError, Conflict, SyncAgentError, Transient
-from syncagent.model import DriverSpec
+from syncagent.model import DriverSpec, ObjectInfo
 from tests.engine import info
 
 SPEC = DriverSpec(type="memory", bucket="box", name="box")
@@ -478,3 +479,73 @@ def test_who_only_reads_does_not_wait_for_another_threads_transaction(
             assert another.submit(keys).result(10) == ["a"], "what is committed"
             assert keys() == ["a", "b"], "and its own"
         assert another.submit(keys).result(10) == ["a", "b"]
+
+
+class TestTheLogIsCopiedBehind:
+    """While large batches come, the thread that writes them does not copy what it wrote into the file as well."""
+
+    def batch(self, at: int) -> list[ObjectInfo]:
+        return [info(f"{at}/{n:05}") for n in range(1000)]
+
+    def threads(self) -> list[threading.Thread]:
+        return [one for one in threading.enumerate() if one.name == "syncagent-log"]
+
+    def log_is_long_at(self, catalog: SqliteCatalog) -> int:
+        return int(catalog.db.sql("PRAGMA wal_autocheckpoint")[0][0])
+
+    def test_and_as_before_when_none_came_for_a_while(
+        self, path: Path, catalog: SqliteCatalog, ds: str
+    ) -> None:
+        before = path.stat().st_size
+        catalog.insert_new(ds, self.batch(0)[:999])
+        assert not self.threads(), "of what handlers write"
+        assert (self.log_is_long_at(catalog), path.stat().st_size) == (1000, before)
+        for at in range(1, 4):
+            catalog.insert_new(ds, self.batch(at))
+        (thread,) = self.threads()
+        assert self.log_is_long_at(catalog) == 4000
+        thread.join(30)
+        assert not self.threads()
+        assert self.log_is_long_at(catalog) == 1000
+        assert path.stat().st_size > before + 100_000, "copied, though the log is short"
+        catalog.insert_new(ds, self.batch(5))
+        assert len(self.threads()) == 1
+
+    def test_closed_meanwhile(
+        self, path: Path, catalog: SqliteCatalog, ds: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(connection, "_IDLE", 300.0)
+        for at in range(20):
+            catalog.insert_new(ds, self.batch(at))
+        catalog.close()  # which tells it
+        assert not self.threads()
+        catalog.close()
+        assert not path.with_name(path.name + "-wal").exists(), "nobody else has it open"
+        with SqliteCatalog(path) as again:
+            assert again.count(ds) == 20_000
+
+    def test_one_that_cannot_is_no_harm(
+        self, catalog: SqliteCatalog, ds: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse() -> sqlite3.Connection:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        monkeypatch.setattr(catalog._file, "_connected", refuse)
+        for at in range(3):
+            catalog.insert_new(ds, self.batch(at))
+            for thread in self.threads():
+                thread.join(30)
+        assert self.log_is_long_at(catalog) == 1000
+        assert catalog.count(ds) == 3000
+
+    def test_a_reader_of_what_was_keeps_seeing_it(self, path: Path, catalog: SqliteCatalog, ds: str) -> None:
+        catalog.insert_new(ds, [info("a")])
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM item").fetchone() == (1,)
+            for at in range(3):
+                catalog.insert_new(ds, self.batch(at))
+            (thread,) = self.threads()
+            thread.join(30)
+            assert reader.execute("SELECT count(*) FROM item").fetchone() == (1,)
+        assert catalog.count(ds) == 3001

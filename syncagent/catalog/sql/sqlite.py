@@ -20,6 +20,7 @@ from syncagent.pages import ObjectPage
 # Rows a statement: one call into SQLite inserts them all, without Python's lock. What is left goes in smaller ones, as a
 # statement of a thousand rows takes 0.8 MB, and Python keeps the last 128 that differ.
 _INSERT = (1000, 100, 10, 1)
+_MANY = 1000  # new items of a batch of which there may be many more
 _WIDTH = len(ObjectInfo._fields)
 _OFTEN_SHARED = ObjectInfo._fields.index("version")  # the first of the fields that are worth a look
 _Form = tuple[int, ...]
@@ -61,6 +62,8 @@ class SqliteCatalog(SqlCatalog):
                     given = {**source, "last": last}
                     known += [key for (key,) in self.db.sql(_KNOWN, {**given, "keys": self.db.array(plain)})]
                     known += [key for key in odd if self.db.sql(_KNOWN_ONE, {**given, "key": key})]
+        if len(found) >= _MANY:
+            self._file.copy_behind()
         return known
 
     def webhooks_changed(self) -> None:
