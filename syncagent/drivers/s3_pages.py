@@ -27,9 +27,8 @@ _TOKEN = re.compile(r"<NextContinuationToken>([^<]*)</NextContinuationToken>")
 _TRUNCATED = re.compile(r"<IsTruncated>(true|false)</IsTruncated>")
 _ESCAPED = re.compile(r"(?:[^%]++|%[0-9A-Fa-f]{2})*+").fullmatch
 _CHECKS = "<Checksum"
-_SHORTER_THAN_AN_ENTRY = (
-    90  # characters: after a checksum there is no room for the end of an entry and the next one's time
-)
+# Characters: after a checksum there is no room in them for the end of an entry and the next one's time.
+_SHORTER_THAN_AN_ENTRY = 90
 _MD5_LENGTH = 32
 _ETAG = ObjectInfo._fields.index("etag")
 
