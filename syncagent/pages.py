@@ -88,8 +88,11 @@ class ObjectPage(Sequence[ObjectInfo]):
         values, start = [], 0
         for part in range(1, count + 1):
             end = column.find(SEPARATOR, start)
-            values.append(column[start:end] if end >= 0 else column[start:])
-            start = column.find(SEPARATOR, part * len(column) // count) + 1
+            if end < 0:
+                values.append(column[start:])
+                break
+            values.append(column[start:end])
+            start = column.find(SEPARATOR, max(end, part * len(column) // count)) + 1
             if not start:
                 break
         return values

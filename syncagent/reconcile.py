@@ -275,6 +275,10 @@ class Reconciler:
         self._sparse = 0  # batches of keys for which no listing is tried
         self._renames = _Renames()
 
+    def stand_by(self) -> None:
+        """For who is about to list, and serves nobody else: see `Bucket.stand_by`."""
+        self.bucket.stand_by(self.listers, processes=self.processes)
+
     # -- one key ---------------------------------------------------------------------------------
 
     def settle(self, key: str, *, removing: bool = True) -> Outcome:

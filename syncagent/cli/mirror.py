@@ -64,7 +64,9 @@ def sync(
     found = agent.resolve(target, name=dataset, integration=integration, create=True)
     reconciler = agent.reconciler(found)
     report_of = None
-    if inventory is not None:
+    if inventory is None and cluster is None:
+        reconciler.stand_by()
+    elif inventory is not None:
         report_of = agent.inventory(inventory, reconciler)
         output.note(
             f"inventory of {report_of.report.taken_at}; what changed since then is for events or the next sweep"
@@ -153,6 +155,7 @@ def check(
     found = agent.resolve(target, integration=integration)
     reconciler, report = agent.reconciler(found), Report()
     shown: dict[Action, list[Outcome]] = defaultdict(list)
+    reconciler.stand_by()
     with certifying(certificate, found, report) as parts:
         for outcome in reconciler.check(report, parts=parts):
             if as_json:

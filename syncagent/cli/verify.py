@@ -56,6 +56,7 @@ def verify(agent: Agent, file: Path, again: bool, as_json: bool) -> int:
     sides = {"catalog": list(of_catalog(held, agent.catalog))}
     if again:
         of = agent.reconciler(dataset)
+        of.stand_by()
         sides["bucket"] = of_bucket(held, of.bucket, of.listers, processes=of.processes)
     differing = 0
     for part, *now in zip(held.parts, *sides.values(), strict=True):

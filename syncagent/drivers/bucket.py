@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from itertools import repeat
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from syncagent.ahead import in_thread
 from syncagent.drivers.base import Capabilities, Driver
@@ -23,6 +23,9 @@ from syncagent.drivers.partition import Partition
 from syncagent.errors import InvalidInput, NotFound, Refused, SyncAgentError
 from syncagent.model import DriverSpec, Integration, ObjectInfo, Scope
 from syncagent.pages import ObjectPage, keys_of, last_key
+
+if TYPE_CHECKING:
+    from syncagent.drivers.processes import StandBy
 
 MAX_KEY_BYTES = 1024
 _SPOOL_PAGE = 1000
@@ -48,6 +51,7 @@ class Bucket:
         self.url = url
         self.recipe: tuple[DriverSpec, Integration | None] | None = None
         """What opens this bucket in another process; None where nothing does."""
+        self._standby: StandBy | None = None
         self._counting = threading.Lock()
         self.ignored = 0
         """Folder markers passed over by `list`, since this object was made."""
@@ -134,18 +138,39 @@ class Bucket:
         def here(after: str | None, until: str | None) -> Generator[Page, None, None]:
             yield from self.list(after=after, until=until, alone=False)
 
-        if processes is None:
-            processes = min(
-                4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            )
-        if processes < 2 or self.recipe is None:
+        count = self._processes(workers, processes)
+        if not count:
             return Crew(lambda one: here(one.cursor, one.hi), partition, workers)
         from syncagent.drivers.processes import Listers  # a function never lists so much
 
+        standby, self._standby = self._standby, None
+        if standby is not None and standby.size != (workers, count):
+            standby.close()
+            standby = None
         listers = Listers(
-            self, here, workers=workers, processes=min(processes, workers), pages=partition.expected
+            self, here, workers=workers, processes=count, pages=partition.expected, standby=standby
         )
         return Crew(listers.pages, partition, workers, close=listers.close)
+
+    def stand_by(self, workers: int, *, processes: int | None = 0) -> None:
+        """Make ready what lists for a `crew` of so many, if a copy of this process can: that is soonest while it has one thread.
+
+        The copy has everything that is open here for as long as the bucket is: not for a process that serves others.
+        """
+        count = self._processes(workers, processes) if self.parallel and self._standby is None else 0
+        if count:
+            from syncagent.drivers.processes import StandBy
+
+            if StandBy.possible():
+                with contextlib.suppress(OSError):
+                    self._standby = StandBy(workers, count)
+
+    def _processes(self, workers: int, processes: int | None) -> int:
+        """How many processes list for so many workers; 0 for none but this one."""
+        if processes is None:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            processes = min(4, cores or 1)
+        return min(processes, workers) if processes > 1 and self.recipe is not None else 0
 
     def prepare(self) -> None:
         """Load and make what the first request would, where the driver can; sends nothing that a listing would not."""
@@ -279,7 +304,10 @@ class Bucket:
         return self.driver.sign(self.full_key(key), expires=expires, method=method)
 
     def close(self) -> None:
-        """Release the driver's connections."""
+        """Release the driver's connections, and end what stands by."""
+        standby, self._standby = self._standby, None
+        if standby is not None:
+            standby.close()
         self.driver.close()
 
 

@@ -12,15 +12,18 @@ import marshal
 import os
 import pickle
 import select
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Union
 
 from syncagent.errors import SyncAgentError, packed, unpacked
 from syncagent.model import ObjectInfo
@@ -31,14 +34,45 @@ if TYPE_CHECKING:
     from syncagent.drivers.partition import Range
 
 Pages = Callable[[str | None, str | None], Generator[Sequence[ObjectInfo], None, None]]
+_Group = list[tuple[socket.socket, socket.socket]]
+_Child = Union["_Copy", "subprocess.Popen[bytes]"]
 
 _LONG = 24  # pages after which a listing is worth the start of processes (0.5 s of a core each)
 _CODE = "import sys; sys.path.append({root!r}); from syncagent.drivers.processes import main; main()"
 _SIZES = struct.Struct("!II")  # of what is marshalled, and of the texts after it
+_SOON = 0.5  # seconds that workers wait for a process that is there and makes its client
 _GOODBYE = 5.0  # seconds for a process to end by itself
 _ROOM = 1 << 20  # bytes that a line holds, so that a process need not wait for a page to be read
 _NICE = 10  # who compares and writes goes first: all wait for that, and a tenth of a first sweep was its waiting for a core
 _AHEAD = 1  # pages that a process lists before it is told that the one before was used
+
+
+class StandBy:
+    """A copy of this process that lists as soon as it is told what, and takes nothing until then.
+
+    :param workers: how many listings there may be at once; :param processes: how many it is to become.
+    :raises OSError: there is none.
+    """
+
+    def __init__(self, workers: int, processes: int) -> None:
+        self.size = workers, processes
+        self.child, self.lines = _begun(_pairs(workers, processes), _fork)
+
+    @staticmethod
+    def possible() -> bool:
+        """Whether a copy of this process would be sound: a lock that another thread holds stays locked in it.
+
+        One at a time: the second would hold the first one's connections open.
+        """
+        return (
+            sys.platform == "linux" and not _copies and sum(1 for _ in Path("/proc/self/task").iterdir()) == 1
+        )
+
+    def close(self) -> None:
+        """End it."""
+        for line in self.lines:
+            line.close()
+        _end(self.child)
 
 
 class Listers:
@@ -48,16 +82,27 @@ class Listers:
     :param here: lists in this process what a range has left.
     :param workers: how many listings there are at once, at most.
     :param pages: how many pages there are at least, as far as that is known: of a long listing processes start at once.
+    :param standby: what may be there already.
     """
 
-    def __init__(self, bucket: Bucket, here: Pages, *, workers: int, processes: int, pages: int = 0) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        here: Pages,
+        *,
+        workers: int,
+        processes: int,
+        pages: int = 0,
+        standby: StandBy | None = None,
+    ) -> None:
         self._bucket, self._here = bucket, here
-        self._share = -(-workers // processes)
-        self._wanted = processes
+        self._workers, self._wanted = workers, processes
+        self._standby = standby
         self._lock = threading.Lock()
         self._seen, self._expected = 0, pages
         self._starter: threading.Thread | None = None
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._started = threading.Event()
+        self._children: list[_Child] = []
         self._free: list[_Line] = []
         self._closed = False
 
@@ -65,6 +110,8 @@ class Listers:
         """What a range has left, from wherever it is cheaper."""
         after = taken.cursor
         self._note(0)
+        if self._standby is not None and self._expected >= _LONG:
+            self._started.wait(_SOON)  # less than to make a client here
         while True:
             line = self._take()
             try:
@@ -96,6 +143,8 @@ class Listers:
             starter = self._starter
         if starter is not None:
             starter.join()
+        elif self._standby is not None:
+            self._standby.close()
         for line in self._free:
             for told in line.finish():
                 self._bucket.count(told.requests, told.ignored)
@@ -141,36 +190,28 @@ class Listers:
 
     def _start(self) -> None:
         """Start the processes, and make known the lines of those that are ready."""
-        groups = [[socket.socketpair() for _ in range(self._share)] for _ in range(self._wanted)]
-        # A copy of a process that has everything loaded costs a hundredth of another one.
-        starts = [groups] if sys.platform == "linux" else [[group] for group in groups]
-        started = []
-        for start in starts:
-            try:
-                child = _spawn([[theirs for _, theirs in group] for group in start])
-            except (OSError, ValueError):  # no Python of its own, or a system without `pass_fds`
-                child = None
-            lines = [_Line(ours) for group in start for ours, _ in group]
-            for group in start:
-                for _, theirs in group:
-                    theirs.close()
-            if child is None:
-                for line in lines:
-                    line.close()
-                continue
-            self._children.append(child)
-            started.append((child, lines))
-        for child, lines in started:
+        begun = [(self._standby.child, self._standby.lines)] if self._standby is not None else []
+        if not begun:
+            groups = _pairs(self._workers, self._wanted)
+            # A copy of a process that has everything loaded costs a hundredth of another one.
+            for start in [groups] if sys.platform == "linux" else [[group] for group in groups]:
+                # There may be no Python of its own, or a system without `pass_fds`.
+                with contextlib.suppress(OSError, ValueError):
+                    begun.append(_begun(start, _spawn))
+        self._children += [child for child, _ in begun]
+        share = -(-self._workers // self._wanted)
+        for child, lines in begun:
             if self._introduce(child):
                 # One of each process after the other: all are to have work.
-                turns = [line for n in range(self._share) for line in lines[n :: self._share]]
+                turns = [line for n in range(share) for line in lines[n::share]]
                 with self._lock:
                     self._free += reversed(turns)
             else:
                 for line in lines:
                     line.close()
+        self._started.set()
 
-    def _introduce(self, child: subprocess.Popen[bytes]) -> bool:
+    def _introduce(self, child: _Child) -> bool:
         """Tell a process what it is to list; whether it can."""
         assert child.stdin is not None and child.stdout is not None  # noqa: S101  # both are pipes
         try:
@@ -293,11 +334,32 @@ def _filled(columns: Sequence[Column | None], sizes: Sequence[int], texts: memor
     return [next(each) if column is None else column for column in columns]
 
 
-def _spawn(groups: list[list[socket.socket]]) -> subprocess.Popen[bytes]:
+def _pairs(workers: int, processes: int) -> list[_Group]:
+    """A connection for each worker: both ends, by process."""
+    share = -(-workers // processes)
+    return [[socket.socketpair() for _ in range(share)] for _ in range(processes)]
+
+
+def _begun(groups: list[_Group], start: Callable[[list[_Group]], _Child]) -> tuple[_Child, list[_Line]]:
+    """A process that has the other ends of these connections, and ours."""
+    lines = [_Line(ours) for group in groups for ours, _ in group]
+    try:
+        return start(groups), lines
+    except BaseException:
+        for line in lines:
+            line.close()
+        raise
+    finally:
+        for group in groups:
+            for _, theirs in group:
+                theirs.close()
+
+
+def _spawn(groups: list[_Group]) -> subprocess.Popen[bytes]:
     # No folder of the caller's is searched for modules, and Ctrl-C is for the process that was started by hand. The same session,
     # as Linux shares the cores among sessions first.
     code = _CODE.format(root=str(Path(__file__).parents[2]))
-    numbers = [[line.fileno() for line in group] for group in groups]
+    numbers = [[theirs.fileno() for _, theirs in group] for group in groups]
     return subprocess.Popen(  # noqa: S603  # this Python, our code
         [sys.executable, "-P", "-c", code, *(",".join(map(str, group)) for group in numbers)],
         stdin=subprocess.PIPE,
@@ -307,7 +369,61 @@ def _spawn(groups: list[list[socket.socket]]) -> subprocess.Popen[bytes]:
     )
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+class _Copy:
+    """A copy of this process: as much of `subprocess.Popen` as is needed here."""
+
+    def __init__(self, pid: int, stdin: int, stdout: int) -> None:
+        self.pid = pid
+        self.stdin, self.stdout = os.fdopen(stdin, "wb"), os.fdopen(stdout, "rb")
+        _copies.add(self)
+
+    def wait(self, timeout: float = 3600.0) -> None:
+        until = time.monotonic() + timeout
+        with contextlib.suppress(ChildProcessError):  # somebody waits for all children
+            while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                if time.monotonic() > until:
+                    raise subprocess.TimeoutExpired("syncagent", timeout)
+                time.sleep(0.002)
+        _copies.discard(self)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+_copies: set[_Copy] = set()
+
+
+def _fork(groups: list[_Group]) -> _Copy:
+    given, ours = os.pipe(), os.pipe()
+    try:
+        pid = os.fork()
+    except OSError:
+        _close((*given, *ours))
+        raise
+    if pid:
+        with contextlib.suppress(OSError):  # it is done
+            os.setpgid(pid, pid)
+        _close((given[0], ours[1]))
+        return _Copy(pid, given[1], ours[0])
+    # Nothing of what this process had open is used or ended here: it is its own, a catalog's file above all.
+    try:
+        os.setpgid(0, 0)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        _close((given[1], ours[0]))
+        for group in groups:
+            for mine, _ in group:
+                mine.close()
+        with os.fdopen(given[0], "rb") as words:
+            _serve(words, ours[1], [[theirs.detach() for _, theirs in group] for group in groups])
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _end(child: _Child) -> None:
     """It ends when its input does; or else now."""
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
@@ -325,13 +441,21 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """List for the process that started this one, until it ends or closes our input."""
+    told = os.dup(1)
+    _serve(sys.stdin.buffer, told, [[int(number) for number in group.split(",")] for group in sys.argv[1:]])
+
+
+def _serve(given: BinaryIO, told: int, groups: list[list[int]]) -> None:
+    """List what is given, for whoever has the other ends of these lines."""
+    os.dup2(2, 1)  # nothing that a library prints may pass for anybody's word
+    try:
+        spec, integration = pickle.load(given)  # noqa: S301  # from the process that started us
+    except EOFError:
+        return  # nothing is wanted
     import gc
 
     from syncagent.drivers import open_bucket
 
-    given, told = sys.stdin.buffer, os.dup(1)
-    os.dup2(2, 1)  # nothing that a library prints may pass for our word
-    spec, integration = pickle.load(given)  # noqa: S301  # from the process that started us
     gc.set_threshold(50_000, 50, 50)
     os.nice(_NICE)
     _yielding()
@@ -342,7 +466,7 @@ def main() -> None:
         return  # who asked lists by itself, and is told the same
     with bucket:
         gc.freeze()
-        mine = _divide([[int(number) for number in group.split(",")] for group in sys.argv[1:]])
+        mine = _divide(groups)
         serving = _Serving(bucket)
         for number in mine:
             line = socket.socket(fileno=number)

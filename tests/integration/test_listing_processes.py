@@ -26,6 +26,8 @@ from tests.rigs.s3 import S3Rig
 COUNT, PAGE = 60_000, 1000
 STUB = Path(__file__).parents[2] / "benchmarks" / "s3_stub.py"
 KEYS = Integration("bench", "s3", {"key": "testing", "secret": "testing"})
+STANDS_BY = "SYNCAGENT_TEST_STANDS_BY" in os.environ
+"""A process with one thread runs these tests: see test_standby.py."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,11 @@ def stub() -> Iterator[str]:
 def bucket(stub: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     monkeypatch.setattr(processes, "_LONG", 2)
     with open_bucket(f"s3://bucket?region=us-east-1&endpoint={stub}", KEYS) as opened:
+        if STANDS_BY:
+            opened.stand_by(4, processes=2)
+            assert len(children()) == 1
         yield opened
+    assert not children()
 
 
 def listed(pieces: Iterator[Piece]) -> list[ObjectInfo]:
@@ -52,16 +58,17 @@ def listed(pieces: Iterator[Piece]) -> list[ObjectInfo]:
 
 
 def children() -> list[int]:
-    """Processes that this one started, and their copies, that list."""
-    found = []
-    for folder in Path("/proc").iterdir():
+    """Processes that this one started, or copied, that list, and their copies."""
+    found, me = [], Path("/proc/self/cmdline").read_bytes()
+    for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if b"syncagent.drivers.processes" in (folder / "cmdline").read_bytes():
+            command = (folder / "cmdline").read_bytes()
+            if command == me or b"syncagent.drivers.processes" in command:
                 found.append(int(folder.name))
     mine = {os.getpid()}
     for _ in range(2):
         mine |= {pid for pid in found if parent(pid) in mine}
-    return sorted(mine & set(found))
+    return sorted(mine & set(found) - {os.getpid()})
 
 
 def parent(pid: int) -> int:
@@ -102,7 +109,7 @@ def test_a_short_listing_starts_none(bucket: Bucket, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(processes, "_LONG", COUNT)
     with contextlib.closing(bucket.crew(Partition(4), 4, processes=2).pieces()) as pieces:
         for _ in pieces:
-            assert not children()
+            assert len(children()) == STANDS_BY
 
 
 def test_of_a_listing_that_the_catalog_knows_to_be_long_they_start_at_once(

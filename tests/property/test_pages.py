@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import marshal
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncagent.drivers import processes
 from syncagent.model import ObjectInfo
-from syncagent.pages import SEPARATOR, ObjectPage, keys_of
+from syncagent.pages import SEPARATOR, Keys, ObjectPage, keys_of, last_key
 
-TEXT = st.text(st.sampled_from(f"ab\0\n{SEPARATOR}") | st.characters(), max_size=3)
+TEXT = st.text(st.sampled_from(f"ab\0\n\ud800{SEPARATOR}") | st.characters(), max_size=3)
 SOME = st.none() | TEXT
 OBJECT = st.builds(
     ObjectInfo,
@@ -30,8 +32,10 @@ OBJECTS = st.lists(OBJECT, max_size=6) | st.builds(lambda one, n: [one] * n, OBJ
 
 def sent(page: ObjectPage) -> ObjectPage:
     """It, as another process gets it."""
-    size, columns = marshal.loads(marshal.dumps(page.packed()))  # noqa: S302  # our own
-    return ObjectPage(size, columns)
+    size, columns = page.packed()
+    parted, texts = processes._parted(columns)
+    parted, sizes = marshal.loads(marshal.dumps((parted, list(map(len, texts)))))  # noqa: S302  # our own
+    return ObjectPage(size, processes._filled(parted, sizes, memoryview(b"".join(texts))))
 
 
 @given(OBJECTS)
@@ -40,6 +44,7 @@ def test_it_is_its_objects(objects: list[ObjectInfo]) -> None:
         assert page == objects
         assert objects == page
         assert (len(page), bool(page), list(keys_of(page))) == (len(objects), bool(objects), keys_of(objects))
+        assert not objects or page[0] == objects[0]
         assert [page[at] for at in range(-len(objects), len(objects))] == objects + objects
         for at in range(9):
             values = [found[at] for found in objects]
@@ -48,6 +53,38 @@ def test_it_is_its_objects(objects: list[ObjectInfo]) -> None:
             text = page.text(at)
             assert text is None or text.split(SEPARATOR) == values
     assert all(type(found) is ObjectInfo for found in sent(ObjectPage.of(objects)))
+
+
+@given(OBJECTS, st.sampled_from([ObjectPage.of, lambda objects: sent(ObjectPage.of(objects))]), st.slices(6))
+def test_its_keys_are_those_of_its_objects(
+    objects: list[ObjectInfo], made: Callable[[list[ObjectInfo]], ObjectPage], cut: slice
+) -> None:
+    def of(page: ObjectPage) -> Keys:
+        keys = keys_of(page)
+        assert isinstance(keys, Keys)
+        return keys
+
+    known = keys_of(objects)
+    # Each of a page on which nothing was asked for before.
+    assert [of(made(objects))[at] for at in range(-len(known), len(known))] == [*known, *known]
+    assert list(of(made(objects))[cut]) == known[cut]
+    assert (len(of(made(objects))), list(of(made(objects)))) == (len(known), known)
+    if objects:
+        assert last_key(made(objects)) == last_key(objects) == known[-1]
+
+
+@given(st.lists(TEXT, min_size=1, max_size=60), st.integers(1, 20), st.booleans())
+def test_some_keys_are_from_all_over(keys: list[str], count: int, split: bool) -> None:
+    page = sent(ObjectPage.of([ObjectInfo(key, "", 0, "", None, None, None) for key in keys]))
+    if split:
+        page.column(0)
+    some = list(Keys(page).some(count))
+    assert some[0] == keys[0]
+    assert len(some) <= 2 * count
+    at = iter(keys)
+    assert all(one in at for one in some), "in their order"
+    if len(set(map(len, keys))) == 1:  # else a long one may stand for all
+        assert len(some) >= min(count, len(keys)) - 1
 
 
 @given(OBJECTS, st.slices(6))

@@ -310,6 +310,15 @@ def test_what_millions_of_vanished_neighbours_take_is_bounded(
         assert max(noted) <= 100 + 3 * 20
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts a job in the background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_while_the_store_asks_for_a_pause_ends_it_at_once(
     of: Reconciler, driver: Ranged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
