@@ -27,6 +27,8 @@ from syncagent.workers import Workers, each
 
 JOBS = 12
 ENDLESS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts a job in the background with it ignored
 import threading
 from syncagent.workers import Workers
 
