@@ -161,8 +161,8 @@ class Bucket:
         if count:
             from syncagent.drivers.processes import StandBy
 
-            if StandBy.possible():
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # no room for another process, or no /proc
+                if StandBy.possible():
                     self._standby = StandBy(workers, count)
 
     def _processes(self, workers: int, processes: int | None) -> int:

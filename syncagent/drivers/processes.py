@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import marshal
+import math
 import os
 import pickle
 import select
@@ -23,7 +24,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn, Union
 
 from syncagent.errors import SyncAgentError, packed, unpacked
 from syncagent.model import ObjectInfo
@@ -43,6 +44,7 @@ _SIZES = struct.Struct("!II")  # of what is marshalled, and of the texts after i
 _SOON = 0.5  # seconds that workers wait for a process that is there and makes its client
 _GOODBYE = 5.0  # seconds for a process to end by itself
 _ROOM = 1 << 20  # bytes that a line holds, so that a process need not wait for a page to be read
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _NICE = 10  # who compares and writes goes first: all wait for that, and a tenth of a first sweep was its waiting for a core
 _AHEAD = 1  # pages that a process lists before it is told that the one before was used
 
@@ -377,7 +379,7 @@ class _Copy:
         self.stdin, self.stdout = os.fdopen(stdin, "wb"), os.fdopen(stdout, "rb")
         _copies.add(self)
 
-    def wait(self, timeout: float = 3600.0) -> None:
+    def wait(self, timeout: float = math.inf) -> None:
         until = time.monotonic() + timeout
         with contextlib.suppress(ChildProcessError):  # somebody waits for all children
             while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
@@ -396,21 +398,30 @@ _copies: set[_Copy] = set()
 
 def _fork(groups: list[_Group]) -> _Copy:
     given, ours = os.pipe(), os.pipe()
+    # Ctrl-C in between would have the copy end what is its original's, as that does.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         pid = os.fork()
+        if not pid:
+            _be_copy(groups, given, ours)
+        with contextlib.suppress(OSError):  # it did so itself
+            os.setpgid(pid, pid)
     except OSError:
         _close((*given, *ours))
         raise
-    if pid:
-        with contextlib.suppress(OSError):  # it is done
-            os.setpgid(pid, pid)
-        _close((given[0], ours[1]))
-        return _Copy(pid, given[1], ours[0])
-    # Nothing of what this process had open is used or ended here: it is its own, a catalog's file above all.
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    _close((given[0], ours[1]))
+    return _Copy(pid, given[1], ours[0])
+
+
+def _be_copy(groups: list[_Group], given: tuple[int, int], ours: tuple[int, int]) -> NoReturn:
+    """Nothing of what the original has open is used or ended here, a catalog's file above all."""
     try:
         os.setpgid(0, 0)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _ENDING:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         _close((given[1], ours[0]))
         for group in groups:
             for mine, _ in group:

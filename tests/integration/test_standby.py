@@ -99,14 +99,45 @@ def test_one_that_is_not_wanted_ends_with_the_bucket() -> None:
         "bucket.recipe = None",
         "processes = 1",
         "opened().stand_by(4, processes=2); before = copies()",
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (9, 9))",
     ],
-    ids=["another thread", "no other process can open it", "one process", "another one"],
+    ids=["another thread", "no other process can open it", "one process", "another one", "no room"],
 )
 def test_none_is_made(before: str) -> None:
     with script(
         f"processes = 2; {before}; bucket.stand_by(4, processes=processes); print(len(copies()) - len(before))"
     ) as process:
         assert process.communicate(timeout=60)[0].split() == ["0"]
+
+
+def test_none_is_made_where_the_system_does_not_tell_its_threads() -> None:
+    with script(
+        "from unittest import mock\n"
+        "with mock.patch.object(StandBy, 'possible', side_effect=FileNotFoundError('/proc/self/task')):\n"
+        "    bucket.stand_by(4, processes=2)\n"
+        "print(len(copies()))"
+    ) as process:
+        assert process.communicate(timeout=60)[0].split() == ["0"]
+
+
+def test_ctrl_c_while_it_is_made_is_not_for_it() -> None:
+    """Else it would end what its original has open, as that does."""
+    with script(
+        "import signal; from syncagent.drivers import processes\n"
+        "fork = os.fork\n"
+        "def interrupted():\n"
+        "    pid = fork()\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return pid\n"
+        "os.fork = interrupted\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "try:\n"
+        "    bucket.stand_by(4, processes=2)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', flush=True)\n"
+    ) as process:
+        assert process.communicate(timeout=60)[0].split() == ["interrupted"], "once"
+    assert process.returncode == 0
 
 
 def test_one_that_is_for_other_numbers_makes_room() -> None:

@@ -170,9 +170,12 @@ def look(one: Annotation, name: str) -> Any:
             if frames
             else {}
         )
-        if name == "label-studio":  # frames have none of their own there: those of the track last
-            frames = [(frame, box, label, {}) for frame, box, label, _ in frames]
+        if name == "label-studio":  # what the track has lasts there: a frame has what differs from that
             lasting = dict(one.attributes)
+            frames = [
+                (*rest_of, {key: value for key, value in own.items() if lasting.get(key) != value})
+                for *rest_of, own in frames
+            ]
         one = msgspec.structs.replace(
             one,
             **rest,

@@ -154,10 +154,8 @@ class Connection:
 
         It waits for nobody, and nobody for it. What it cannot do a later commit does.
         """
-        with (
-            self._lock,
-            contextlib.suppress(sqlite3.Error, RuntimeError),
-        ):  # there may be no room for a thread
+        # There may be no room for a thread.
+        with self._lock, contextlib.suppress(sqlite3.Error, RuntimeError):
             if self._copier is None:
                 copier = threading.Thread(target=self._copy, name="syncagent-log", daemon=True)
                 copier.start()
@@ -166,16 +164,16 @@ class Connection:
             self._more.put(True)
 
     def _copy(self) -> None:
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connected()) as db:
-            db.execute("PRAGMA synchronous=NORMAL")
-            with contextlib.suppress(Empty):
+        try:
+            with contextlib.suppress(sqlite3.Error, Empty), contextlib.closing(self._connected()) as db:
+                db.execute("PRAGMA synchronous=NORMAL")
                 while self._more.get(timeout=_IDLE):
-                    if not self._more.empty():
-                        continue  # one copy is enough for all of them
-                    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        with self._lock, contextlib.suppress(sqlite3.Error):
-            self._copier = None
-            self._db.execute(f"PRAGMA wal_autocheckpoint={_LOG}")
+                    if self._more.empty():  # one copy is enough for all of them
+                        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        finally:
+            with self._lock, contextlib.suppress(sqlite3.Error):
+                self._copier = None
+                self._db.execute(f"PRAGMA wal_autocheckpoint={_LOG}")
 
     def query(self, name: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """All rows of a named statement."""
