@@ -157,7 +157,7 @@ class Bucket:
 
         The copy has everything that is open here for as long as the bucket is: not for a process that serves others.
         """
-        count = self._processes(workers, processes) if self.parallel and self._standby is None else 0
+        count = self._processes(workers, processes) if self.parallel else 0
         if count:
             from syncagent.drivers.processes import StandBy
 

@@ -404,7 +404,7 @@ def _fork(groups: list[_Group]) -> _Copy:
         pid = os.fork()
         if not pid:
             _be_copy(groups, given, ours)
-        with contextlib.suppress(OSError):  # it did so itself
+        with contextlib.suppress(OSError):  # it is gone
             os.setpgid(pid, pid)
     except OSError:
         _close((*given, *ours))
@@ -418,7 +418,6 @@ def _fork(groups: list[_Group]) -> _Copy:
 def _be_copy(groups: list[_Group], given: tuple[int, int], ours: tuple[int, int]) -> NoReturn:
     """Nothing of what the original has open is used or ended here, a catalog's file above all."""
     try:
-        os.setpgid(0, 0)
         for number in _ENDING:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)

@@ -184,16 +184,19 @@ def test_a_sync_by_hand(tmp_path: Path) -> None:
         ):
             command = [sys.executable, "-m", "syncagent", "--catalog", f"sqlite:///{catalog}", *words]
             seen: set[int] = set()
+            started: set[int] = set()
             with subprocess.Popen(
                 command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             ) as process:
                 while process.poll() is None:
                     seen |= copies(process.pid)
+                    started |= children(process.pid, b"syncagent.drivers.processes")
                     time.sleep(0.005)
                 out, err = process.communicate()
             assert (process.returncode, err) == (0, "") or words[0] == "sync"
             assert said in out + err
             assert seen, "it stood by"
+            assert not started, "it lists"
             assert not any(map(alive, seen))
     with closing(sqlite3.connect(catalog)) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -202,10 +205,15 @@ def test_a_sync_by_hand(tmp_path: Path) -> None:
 
 def copies(pid: int) -> set[int]:
     """Children that run the very command of their parent."""
+    return children(pid, Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def children(pid: int, command: bytes) -> set[int]:
+    """Those that have this in their command."""
     found = set()
     for task in Path(f"/proc/{pid}/task").glob("*"):
         with suppress(OSError):
             for child in (task / "children").read_text().split():
-                if Path(f"/proc/{child}/cmdline").read_bytes() == Path(f"/proc/{pid}/cmdline").read_bytes():
+                if command and command in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.add(int(child))
     return found

@@ -6,7 +6,7 @@ import marshal
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from syncagent.drivers import processes
@@ -73,6 +73,8 @@ def test_its_keys_are_those_of_its_objects(
         assert last_key(made(objects)) == last_key(objects) == known[-1]
 
 
+@example(["", "", "", "00", "0"], 4, False)  # one is longer than a part
+@example(["\ud800", "b"], 1, False)
 @given(st.lists(TEXT, min_size=1, max_size=60), st.integers(1, 20), st.booleans())
 def test_some_keys_are_from_all_over(keys: list[str], count: int, split: bool) -> None:
     page = sent(ObjectPage.of([ObjectInfo(key, "", 0, "", None, None, None) for key in keys]))
@@ -100,6 +102,15 @@ def test_pages_are_joined(parts: list[tuple[list[ObjectInfo], str]]) -> None:
     joined = ObjectPage.joined([forms[form](objects) for objects, form in parts])
     assert joined == [found for objects, _ in parts for found in objects]
     assert sent(ObjectPage.of(joined)) == joined
+
+
+@pytest.mark.parametrize("keys", [["a"], ["ab", "cd"], ["x", "", "yz"], ["", ""]])
+def test_the_ends_of_a_text(keys: list[str]) -> None:
+    """As a parser makes a page: also of one object."""
+    columns = [SEPARATOR.join(keys), *[("x",)] * 8]
+    for at in (0, -1):
+        assert ObjectPage(len(keys), columns).value(0, at) == keys[at]
+    assert list(Keys(ObjectPage(len(keys), columns)).some(1)) == keys[:1]
 
 
 def test_one_column_may_be_another() -> None:
