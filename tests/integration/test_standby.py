@@ -42,6 +42,7 @@ def script(code: str) -> subprocess.Popen[str]:
         [sys.executable, "-c", SCRIPT + code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=HERE.parents[2],
     )
@@ -88,7 +89,8 @@ def test_one_that_is_not_wanted_ends_with_the_bucket() -> None:
         "bucket.stand_by(4, processes=2); print(len(copies())); bucket.stand_by(4, processes=2); print(len(copies()))\n"
         "bucket.close(); print(len(copies())); bucket.close()"
     ) as process:
-        assert process.communicate(timeout=60)[0].split() == ["1", "1", "0"]
+        out, err = process.communicate(timeout=60)
+        assert (out.split(), err) == (["1", "1", "0"], "")
     assert process.returncode == 0
 
 

@@ -216,6 +216,22 @@ def test_what_is_not_listed_as_lost_is_there(name: str) -> None:
     assert kept, "nothing was tried"
 
 
+def test_what_a_frame_of_a_label_studio_track_has_of_its_own_is_listed_as_lost() -> None:
+    box = Box(left=0, top=0, right=8, bottom=8)
+    one = Annotation(
+        label="car", geometry=box, frame=2, attributes={"a": 1}, id="i",
+        key_frames=(KeyFrame(frame=5, geometry=box, attributes={"a": 2}),),
+    )  # fmt: skip
+    form, about = profile("label-studio")
+    losses = Losses(allowed=True)
+    item = Labelled(key="a.mp4", width=64, height=48, annotations=(one,), fps="10", frames=100)
+    files = write(form, item, losses=losses)
+    assert losses.counts == {"the attribute 'a'": 1}
+    (found,) = (each for item in form.read(Files(files), about.context) for each in item.annotations)
+    assert look(found, "label-studio") != look(one, "label-studio"), "and the other test would see it"
+    assert found.attributes == {"a": 1}
+
+
 def test_every_loss_is_listed_by_what_it_is() -> None:
     one = Annotation(
         label="Bob", geometry=Subtitle("x"), attributes={"a": 1, "language": "en", "settings": "x\ny"}, description="d",
