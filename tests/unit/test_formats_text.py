@@ -51,6 +51,7 @@ from syncagent.ingest.formats import (
     table,
 )
 from syncagent.ingest.formats.carry import difference, real, straightened, total, turned, whole
+from syncagent.ingest.formats.dataloop import annotations_json, annotations_of
 from syncagent.ingest.formats.label_studio import LabelStudio, key_of
 from syncagent.ingest.formats.table import Table
 from tests import labelled as l
@@ -1223,6 +1224,19 @@ def test_fields_of_the_platform_are_what_they_should_be(annotation: Any, said: s
         return
     with pytest.raises(InvalidInput, match=rf"a\.json: item 1, annotation 1: .*{said}"):
         read("dataloop", a_json=data)
+
+
+@pytest.mark.parametrize("visible", [True, False])
+def test_a_point_below_a_pose_is_no_joint_of_it(visible: bool) -> None:
+    """But one that somebody puts there on the platform is."""
+    pose = Annotation(label="dog", geometry=Pose((Joint("nose", 1, 2, 2), Joint("tail", 0, 0, 0))), id="p")
+    point = Annotation(label="nose", geometry=Point(3, 4), id="x", parent="p", visible=visible)
+    for told in (annotations_json([pose, point]), annotations_json([point, pose])):
+        assert sorted(annotations_of(told, "f"), key=lambda one: str(one.id)) == [pose, point]
+        told.append(of("point", BOX[0], {"parentId": "p"}))
+        (changed,) = (one for one in annotations_of(told, "f") if one.id == "p")
+        assert isinstance(changed.geometry, Pose)
+        assert len(changed.geometry.joints) == 3
 
 
 @pytest.mark.parametrize("visible", [3, -1, "2", True, None, 1.5])

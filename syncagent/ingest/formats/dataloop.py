@@ -202,7 +202,7 @@ def annotations_of(told: Sequence[Any], file: str, where: str = "") -> tuple[Ann
                 poses.add(name)
         for number, one in enumerate(told):
             parent = _text(_system(one), "parentId") if poses and one.get("type") == "point" else None
-            if parent in poses:
+            if parent in poses and _truth(_object(_system(one).get(_MARK)), "joint", True):
                 joints.setdefault(str(parent), []).append(one)
             else:
                 rest.append((number, one))
@@ -317,10 +317,14 @@ def annotations_json(
     """
     made: list[Json] = []
     taken = {one.id for one in annotations}
+    poses = {one.id for one in annotations if one.id and isinstance(one.geometry, Pose)}
     free = (name for name in (f"pose-{n}" for n in itertools.count(1)) if name not in taken)
     for one in annotations:
         told = _json(one, colors, points)
         made.append(told)
+        if one.parent in poses and isinstance(one.geometry, Point):
+            # Below a pose the platform has its joints alone: this is a point of its own.
+            told["metadata"]["system"].setdefault(_MARK, {})["joint"] = False
         if isinstance(one.geometry, Pose):
             told.setdefault("id", next(free))
             made += [_joint_json(joint, told["id"], one) for joint in one.geometry.joints if joint.visible]
