@@ -108,15 +108,15 @@ class DaskEngine:
 
     def _ended(self, task: str, future: Future[Any]) -> None:
         """Called in a thread of the client's."""
-        if future.status == "cancelled":
-            self._happened.put(
-                Lost(task) if self._client.status == "running" else Failed(task, self._gone("is gone"))
-            )
-            return
         try:
             answer = future.result(timeout=_CONNECT)
         except BaseException as error:  # handed over: raised where events are read
-            self._happened.put(Failed(task, error))
+            if future.status != "cancelled":  # which it becomes also while its answer is on the way
+                self._happened.put(Failed(task, error))
+            elif self._client.status == "running":
+                self._happened.put(Lost(task))
+            else:
+                self._happened.put(Failed(task, self._gone("is gone")))
         else:
             self._happened.put(Lost(task) if answer == _REPEATED else Done(task, answer))
 

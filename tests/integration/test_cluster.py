@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from distributed import Client, LocalCluster
+from distributed import Client, Future, LocalCluster
 
 from syncagent import reconcile
 from syncagent.agent import Agent
@@ -228,18 +228,37 @@ def test_no_secret_is_in_an_order(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
     assert not any(secret in told for secret in ("hunter2", SECRET, "AKIAEXAMPLE"))
 
 
-def test_a_scheduler_that_goes_is_worth_another_try(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("moment", ["listing", "answering"])
+def test_a_scheduler_that_goes_is_worth_another_try(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
     of = rig.reconciler("ours")
     rig.quick(monkeypatch)
     gone = LocalCluster(n_workers=1, threads_per_worker=1, **HERE)
     rig.url = gone.scheduler_address.replace("tcp://", "dask://")
     ending: list[threading.Thread] = []
+    fetched = Future.result
+
+    def end() -> None:
+        ending.append(threading.Thread(target=gone.close))
+        ending[0].start()
 
     def progress(report: Report) -> None:
-        if report.listed and not ending:
-            ending.append(threading.Thread(target=gone.close))
-            ending[0].start()
+        if report.listed and not ending and moment == "listing":
+            end()
 
+    def result(future: Future[Any], timeout: float | None = None) -> Any:
+        """An answer that is asked for when it is there, and fetched when the scheduler is gone."""
+        if moment == "answering" and not ending:
+            assert future.status == "finished"
+            end()
+            for _ in range(1000):
+                if future.status == "cancelled":
+                    break
+                time.sleep(0.01)
+        return fetched(future, timeout)
+
+    monkeypatch.setattr(Future, "result", result)
     with pytest.raises(Transient, match=r"scheduler tcp://127.0.0.1:[0-9]+ is gone; run it again"):
         rig.sweep(of, on_progress=progress)
     ending[0].join()
