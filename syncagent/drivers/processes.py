@@ -482,8 +482,9 @@ def _serve(given: BinaryIO, told: int, groups: list[list[int]]) -> None:
             line = socket.socket(fileno=number)
             line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
             threading.Thread(target=serving.serve, args=(line,), daemon=True).start()
-        os.write(told, b"r")
-        given.read()
+        with contextlib.suppress(BrokenPipeError):  # its listing ended without us
+            os.write(told, b"r")
+            given.read()
     os._exit(0)  # whatever is under way is of no use to anybody
 
 

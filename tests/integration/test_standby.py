@@ -142,6 +142,15 @@ def test_ctrl_c_while_it_is_made_is_not_for_it() -> None:
     assert process.returncode == 0
 
 
+def test_one_whose_listing_ends_before_it_is_ready_says_nothing() -> None:
+    with script(
+        "import pickle; bucket.stand_by(4, processes=2); child = bucket._standby.child\n"
+        "child.stdout.close(); child.stdin.write(pickle.dumps(bucket.recipe)); child.stdin.flush()\n"
+        "child.wait(20); bucket.close(); print('ended')"
+    ) as process:
+        assert process.communicate(timeout=60) == ("ended\n", "")
+
+
 def test_one_that_is_for_other_numbers_makes_room() -> None:
     with script(
         "from syncagent.drivers.partition import Partition\n"
