@@ -111,7 +111,9 @@ class DaskEngine:
         try:
             answer = future.result(timeout=_CONNECT)
         except BaseException as error:  # handed over: raised where events are read
-            if future.status != "cancelled":  # which it becomes also while its answer is on the way
+            # An answer that is lost on its way is no error of the task's, whether the client has noticed by now or not.
+            lost = future.status == "cancelled" or (future.status != "error" and isinstance(error, OSError))
+            if not lost:
                 self._happened.put(Failed(task, error))
             elif self._client.status == "running":
                 self._happened.put(Lost(task))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from distributed import Client, Future, LocalCluster
+from distributed.comm import CommClosedError
 
 from syncagent import reconcile
 from syncagent.agent import Agent
@@ -228,7 +229,7 @@ def test_no_secret_is_in_an_order(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
     assert not any(secret in told for secret in ("hunter2", SECRET, "AKIAEXAMPLE"))
 
 
-@pytest.mark.parametrize("moment", ["listing", "answering"])
+@pytest.mark.parametrize("moment", ["listing", "answering", "fetching"])
 def test_a_scheduler_that_goes_is_worth_another_try(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -249,9 +250,11 @@ def test_a_scheduler_that_goes_is_worth_another_try(
 
     def result(future: Future[Any], timeout: float | None = None) -> Any:
         """An answer that is asked for when it is there, and fetched when the scheduler is gone."""
-        if moment == "answering" and not ending:
+        if moment != "listing" and not ending:
             assert future.status == "finished"
             end()
+            if moment == "fetching":  # before the client has noticed
+                raise CommClosedError
             for _ in range(1000):
                 if future.status == "cancelled":
                     break
